@@ -1,0 +1,204 @@
+"""Measures subjects side by side: interleaved over several rounds, medians, CPU time and peak memory by process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import platform
+import statistics
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+OUTPUT_FOLDER = Path("build/bench")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One figure of one round of one subject."""
+
+    value: float
+    unit: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure of a subject: the median over the rounds."""
+
+    metric: str
+    subject: str
+    value: float
+    unit: str
+    rounds: int
+
+
+Round = Callable[[], Awaitable[Mapping[str, Reading]]]
+"""Runs a subject once and returns its figures by metric."""
+
+
+@dataclass
+class Benchmark:
+    """A named run over several subjects.
+
+    Each round runs every subject once, in an order that moves on by one from round to round, so that a machine that
+    slows down or speeds up does so for all of them. The first `warmup_rounds` rounds are left out.
+    """
+
+    name: str
+    rounds: int = 5
+    warmup_rounds: int = 1
+    floor: str | None = None
+    """The subject that the table's ratios refer to."""
+    readings: dict[tuple[str, str], list[Reading]] = field(default_factory=lambda: defaultdict(list))
+
+    async def run(self, subjects: Mapping[str, Round], *, timeout_s: float = 300.0) -> list[Row]:
+        """Runs all rounds, each run of a subject bounded by `timeout_s`, and returns the medians."""
+        names = list(subjects)
+        for number in range(self.warmup_rounds + self.rounds):
+            turn = number % len(names)
+            for subject in names[turn:] + names[:turn]:
+                async with asyncio.timeout(timeout_s):
+                    figures = await subjects[subject]()
+                if number >= self.warmup_rounds:
+                    for metric, reading in figures.items():
+                        self.readings[metric, subject].append(reading)
+        return self.rows()
+
+    def rows(self) -> list[Row]:
+        """The median of each figure, in the order in which the figures were first seen."""
+        return [
+            Row(metric, subject, statistics.median(r.value for r in readings), readings[0].unit, len(readings))
+            for (metric, subject), readings in self.readings.items()
+        ]
+
+    def report(self, console: Console | None = None) -> Path:
+        """Prints the table and writes `build/bench/NAME.json`; returns the file."""
+        rows = self.rows()
+        (console or Console()).print(_table(self.name, rows, self.floor))
+        return write(self.name, rows)
+
+
+def write(name: str, rows: Sequence[Row]) -> Path:
+    """Writes `build/bench/NAME.json` and returns its path."""
+    OUTPUT_FOLDER.mkdir(parents=True, exist_ok=True)
+    path = OUTPUT_FOLDER / f"{name}.json"
+    document = {"machine": machine(), "commit": commit(), "rows": [asdict(row) for row in rows]}
+    path.write_text(json.dumps(document, indent=2) + "\n")
+    return path
+
+
+def machine() -> str:
+    """The machine in words: processor, cores, memory."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    memory_gib = psutil.virtual_memory().total / 2**30
+    return f"{model}, {psutil.cpu_count()} cores, {memory_gib:.0f} GiB, {platform.system()}"
+
+
+def commit() -> str:
+    """The commit measured, with `+changes` where the tree differs from it; empty outside a checkout."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+changes", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return described.stdout.strip()
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The value below which `percent` of the values lie, linear between neighbours; `values` is not empty."""
+    ordered = sorted(values)
+    place = (len(ordered) - 1) * percent / 100
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+@dataclass
+class Usage:
+    """What a group of processes used while it was watched."""
+
+    cpu_s: float = 0.0
+    peak_mb: float = 0.0
+
+
+@contextmanager
+def watching(pids: Iterable[int]) -> Iterator[Usage]:
+    """Measures CPU seconds and peak resident memory of processes and their children over the block.
+
+    The peak is the kernel's own high-water mark, reset at the beginning where the kernel allows it.
+    """
+    processes = [child for pid in pids for child in _family(pid)]
+    for process in processes:
+        _reset_peak(process.pid)
+    before = {process.pid: _cpu_s(process) for process in processes}
+    usage = Usage()
+    try:
+        yield usage
+    finally:
+        usage.cpu_s = sum(_cpu_s(process) - before[process.pid] for process in processes)
+        usage.peak_mb = sum(_peak_mb(process.pid) for process in processes)
+
+
+@contextmanager
+def stopwatch() -> Iterator[Callable[[], float]]:
+    """Yields a function that gives the milliseconds since the block began."""
+    began = time.perf_counter()
+    yield lambda: (time.perf_counter() - began) * 1000
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system)
+
+
+def _reset_peak(pid: int) -> None:
+    try:
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
+    except OSError:
+        # Not Linux, or not ours to write: the peak is then that of the process's whole life.
+        return
+
+
+def _peak_mb(pid: int) -> float:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    kib = next((line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")), "0")
+    return int(kib) / 1024
+
+
+def _table(name: str, rows: Sequence[Row], floor: str | None) -> Table:
+    table = Table(title=f"{name}: {machine()}")
+    for column in ("metric", "subject", "value", "unit", "to the floor", "rounds"):
+        table.add_column(column, justify="right" if column in {"value", "to the floor", "rounds"} else "left")
+    floors = {row.metric: row.value for row in rows if row.subject == floor}
+    for row in sorted(rows, key=lambda row: [r.metric for r in rows].index(row.metric)):
+        base = floors.get(row.metric)
+        ratio = f"{row.value / base:.2f}" if base else ""
+        table.add_row(row.metric, row.subject, f"{row.value:.3f}", row.unit, ratio, str(row.rounds))
+    return table

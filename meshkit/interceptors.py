@@ -1,0 +1,243 @@
+"""What every call passes on its way in and out, written once and fitted to all four kinds of call."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import grpc
+
+from meshkit import deadline, identity, rpc, status, telemetry
+from meshkit.admission import Permits
+from meshkit.errors import DeadlineExceeded, Internal, MeshError, Unimplemented
+from meshkit.settings import ServerSettings
+from meshkit.telemetry import Telemetry
+from meshkit.validation import Validation, tolerant
+
+logger = logging.getLogger(__name__)
+
+# Asked by balancers and operators, who have no tenant; a health Watch has no end, so no deadline either.
+INFRASTRUCTURE = frozenset(
+    {
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+        "ragmesh.common.v1.ServerService",
+    }
+)
+
+_KINDS = {
+    (False, False): ("unary", grpc.unary_unary_rpc_method_handler),
+    (False, True): ("server_stream", grpc.unary_stream_rpc_method_handler),
+    (True, False): ("client_stream", grpc.stream_unary_rpc_method_handler),
+    (True, True): ("bidi_stream", grpc.stream_stream_rpc_method_handler),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What happens to the messages of one call; lives as long as the call."""
+
+    received: Callable[[Any], Any]
+    sent: Callable[[], None]
+    admitted: Callable[[], AbstractAsyncContextManager[None]]
+
+
+Around = Callable[[grpc.aio.ServicerContext], AbstractAsyncContextManager[Passage]]
+
+
+class Interceptor(grpc.aio.ServerInterceptor):
+    """Telemetry, errors, deadline, identity, validation and admission, in this order from the outside.
+
+    Lives as long as its server. `tasks` holds the tasks that serve calls: each adds and removes itself.
+    """
+
+    def __init__(self, settings: ServerSettings, observer: Telemetry, permits: Permits) -> None:
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self._settings = settings
+        self._telemetry = observer
+        self._permits = permits
+        self._validation = Validation()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        """The handler of the method called, with everything around it."""
+        path = handler_call_details.method
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return _not_offered(path)
+        if path.split("/")[1] in INFRASTRUCTURE:
+            return _adapted(handler, self._plain, self._settings.max_message_bytes)
+        kind, _ = _KINDS[handler.request_streaming, handler.response_streaming]
+
+        def around(context: grpc.aio.ServicerContext) -> AbstractAsyncContextManager[Passage]:
+            return self._around(path, kind, context)
+
+        return _adapted(handler, around, self._settings.max_message_bytes)
+
+    @asynccontextmanager
+    async def _plain(self, context: grpc.aio.ServicerContext) -> AsyncIterator[Passage]:
+        async with _answering(context):
+            yield Passage(self._validation.check, lambda: None, nullcontext)
+
+    @asynccontextmanager
+    async def _around(
+        self, path: str, kind: str, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[Passage]:
+        metadata = dict(context.invocation_metadata() or ())
+        call = rpc.from_wire(path, metadata)
+        async with (
+            self._running(),
+            self._telemetry.observe(call, kind, metadata, context) as observation,
+            _answering(context),
+            _limited(context, self._settings),
+        ):
+
+            def received(message: Any) -> Any:
+                observation.received()
+                return self._validation.check(message)
+
+            with identity.acting_as(identity.from_metadata(context.invocation_metadata() or ())):
+                yield Passage(received, observation.sent, self._permits.take)
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
+        try:
+            yield
+        finally:
+            self.tasks.discard(task)
+
+
+@asynccontextmanager
+async def _answering(context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+    """Answer what is raised in the body with its status; what nobody foresaw leaves with fixed words."""
+    try:
+        yield
+    except (grpc.aio.AbortError, asyncio.CancelledError):
+        raise
+    except MeshError as error:
+        await _abort(context, error)
+    except grpc.aio.AioRpcError as error:
+        await _abort(context, status.from_rpc_error(error))
+    except Exception as error:
+        if _unwritten(error, context):
+            await _abort(context, _unimplemented())
+        logger.exception("unexpected error")
+        trace_id, _ = telemetry.trace_ids()
+        await _abort(context, Internal("INTERNAL_ERROR", "internal error", metadata={"trace_id": trace_id}))
+
+
+async def _abort(context: grpc.aio.ServicerContext, error: MeshError) -> NoReturn:
+    await context.abort(
+        status.grpc_code(error),
+        error.message,
+        ((status.DETAILS_KEY, status.to_status(error).SerializeToString()),),
+    )
+
+
+def _unwritten(error: Exception, context: grpc.aio.ServicerContext) -> bool:
+    """Whether the stub's own method answered, because the servicer has none of that name."""
+    return isinstance(error, NotImplementedError) and context.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def _unimplemented() -> Unimplemented:
+    call = rpc.current()
+    metadata = {"method": call.name if call else ""}
+    return Unimplemented("NOT_IMPLEMENTED", "this server does not offer the method yet", metadata=metadata)
+
+
+@asynccontextmanager
+async def _limited(context: grpc.aio.ServicerContext, settings: ServerSettings) -> AsyncIterator[None]:
+    """Make the caller's deadline current, or the default, within the maximum; end the body when it passes."""
+    asked_s = context.time_remaining()
+    wanted_s = settings.default_deadline_s if asked_s is None else asked_s
+    limit = deadline.Deadline.after(min(wanted_s, settings.max_deadline_s))
+    try:
+        with deadline.using(limit):
+            async with asyncio.timeout(limit.remaining_s()) as timer:
+                yield
+    except TimeoutError as error:
+        if not timer.expired():
+            raise
+        raise DeadlineExceeded("DEADLINE_EXCEEDED", "the time allowed for the call is used up") from error
+
+
+def _adapted(handler: grpc.RpcMethodHandler, around: Around, max_bytes: int) -> grpc.RpcMethodHandler:
+    """The handler inside of `around`, of the same kind."""
+    _, make = _KINDS[handler.request_streaming, handler.response_streaming]
+    fit = _streaming if handler.response_streaming else _single
+    # A unary answer is serialised inside of `around`, so that a failure there is an error like any other.
+    serializer = handler.response_serializer if handler.response_streaming else None
+    return make(fit(handler, around), tolerant(handler.request_deserializer, max_bytes), serializer)
+
+
+def _behavior(handler: grpc.RpcMethodHandler) -> Callable[..., Any]:
+    behavior = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    assert behavior is not None
+    return behavior
+
+
+def _single(handler: grpc.RpcMethodHandler, around: Around) -> Callable[..., Any]:
+    behavior = _behavior(handler)
+
+    async def answer(raw: Any, context: grpc.aio.ServicerContext) -> bytes:
+        async with around(context) as passage:
+            request = _requests(handler, raw, passage)
+            async with passage.admitted():
+                response = await behavior(request, context)
+            passage.sent()
+            return handler.response_serializer(response)
+
+    return answer
+
+
+def _streaming(handler: grpc.RpcMethodHandler, around: Around) -> Callable[..., Any]:
+    behavior = _behavior(handler)
+
+    # A coroutine that writes, not a generator: gRPC drops a generator whose caller left while it was writing, and the
+    # clean-up waits for the garbage collector. Here the error comes out of `write` and closes everything at once.
+    async def answer(raw: Any, context: grpc.aio.ServicerContext) -> None:
+        async with around(context) as passage:
+            request = _requests(handler, raw, passage)
+            async with passage.admitted(), aclosing(behavior(request, context)) as responses:
+                async for response in responses:
+                    await context.write(response)
+                    passage.sent()
+
+    return answer
+
+
+def _requests(handler: grpc.RpcMethodHandler, raw: Any, passage: Passage) -> Any:
+    return _Requests(raw, passage.received) if handler.request_streaming else passage.received(raw)
+
+
+class _Requests:
+    """The messages of a request stream, each checked when it is taken; lives as long as its call."""
+
+    def __init__(self, raw: AsyncIterator[Any], received: Callable[[Any], Any]) -> None:
+        self._raw = aiter(raw)
+        self._received = received
+
+    def __aiter__(self) -> "_Requests":
+        return self
+
+    async def __anext__(self) -> Any:
+        return self._received(await anext(self._raw))
+
+
+def _not_offered(path: str) -> grpc.RpcMethodHandler:
+    """Answers a call to a method that no service here has; not counted, since its caller made up the name."""
+
+    async def answer(_requests: Any, context: grpc.aio.ServicerContext) -> None:
+        with rpc.serving(rpc.from_wire(path, {})):
+            await _abort(context, _unimplemented())
+
+    return grpc.stream_stream_rpc_method_handler(answer)

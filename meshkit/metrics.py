@@ -1,0 +1,87 @@
+"""Prometheus metrics of a server's calls, under the names of go-grpc-prometheus, and the endpoint that serves them."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from meshkit.rpc import Rpc
+
+_LABELS = ("grpc_type", "grpc_service", "grpc_method")
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+class Metrics:
+    """The metrics of a server's calls, for the life of its registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.started = Counter("grpc_server_started", "Calls begun.", _LABELS, registry=registry)
+        self.handled = Counter(
+            "grpc_server_handled", "Calls ended, by status code.", (*_LABELS, "grpc_code"), registry=registry
+        )
+        self.in_flight = Gauge("grpc_server_in_flight", "Calls being served.", _LABELS, registry=registry)
+        self.received = Counter("grpc_server_msg_received", "Messages received.", _LABELS, registry=registry)
+        self.sent = Counter("grpc_server_msg_sent", "Messages sent.", _LABELS, registry=registry)
+        self.duration = Histogram(
+            "grpc_server_handling_seconds", "Time of calls.", _LABELS, registry=registry, buckets=_SECONDS
+        )
+        self.first_message = Histogram(
+            "grpc_server_first_message_seconds",
+            "Time to the first message of server streams.",
+            _LABELS,
+            registry=registry,
+            buckets=_SECONDS,
+        )
+
+
+class Observation:
+    """The counting of one call; lives as long as the call, and whoever makes it calls `ended` once."""
+
+    def __init__(self, metrics: Metrics, rpc: Rpc, kind: str) -> None:
+        self._metrics = metrics
+        self._labels = (kind, rpc.service, rpc.method)
+        self._began_s = time.perf_counter()
+        self._received = metrics.received.labels(*self._labels)
+        self._sent = metrics.sent.labels(*self._labels)
+        self._awaits_first = kind in ("server_stream", "bidi_stream")
+        metrics.started.labels(*self._labels).inc()
+        metrics.in_flight.labels(*self._labels).inc()
+
+    def received(self) -> None:
+        """Count a message of the caller."""
+        self._received.inc()
+
+    def sent(self) -> None:
+        """Count a message to the caller."""
+        self._sent.inc()
+        if self._awaits_first:
+            self._awaits_first = False
+            self._metrics.first_message.labels(*self._labels).observe(self.elapsed_s())
+
+    def ended(self, code: str) -> None:
+        """Count the call's end under a canonical code."""
+        self._metrics.in_flight.labels(*self._labels).dec()
+        self._metrics.handled.labels(*self._labels, code).inc()
+        self._metrics.duration.labels(*self._labels).observe(self.elapsed_s())
+
+    def elapsed_s(self) -> float:
+        """Seconds since the call began."""
+        return time.perf_counter() - self._began_s
+
+
+@asynccontextmanager
+async def open_metrics_endpoint(address: str, registry: CollectorRegistry) -> AsyncIterator[int]:
+    """Serve the registry over HTTP at host:port and yield the port taken; 0 and no endpoint for an empty address."""
+    if not address:
+        yield 0
+        return
+    host, _, port = address.rpartition(":")
+    server, thread = start_http_server(int(port), host, registry)
+    try:
+        yield server.server_port
+    finally:
+        await asyncio.to_thread(server.shutdown)
+        server.server_close()
+        thread.join()

@@ -1,4 +1,4 @@
-"""Measures subjects side by side: interleaved over several rounds, medians, CPU time and peak memory by process."""
+"""Measures subjects side by side: interleaved over rounds, medians, CPU time and peak memory by process."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ Round = Callable[[], Awaitable[Mapping[str, Reading]]]
 class Benchmark:
     """A named run over several subjects.
 
-    Each round runs every subject once, in an order that moves on by one from round to round, so that a machine that
-    slows down or speeds up does so for all of them. The first `warmup_rounds` rounds are left out.
+    Each round runs every subject once, in an order that moves on by one with each round, so that a machine
+    that slows down or speeds up does so for all of them. The first `warmup_rounds` rounds are left out.
     """
 
     name: str
@@ -75,7 +75,9 @@ class Benchmark:
     def rows(self) -> list[Row]:
         """The median of each figure, in the order in which the figures were first seen."""
         return [
-            Row(metric, subject, statistics.median(r.value for r in readings), readings[0].unit, len(readings))
+            Row(
+                metric, subject, statistics.median(r.value for r in readings), readings[0].unit, len(readings)
+            )
             for (metric, subject), readings in self.readings.items()
         ]
 
@@ -100,7 +102,9 @@ def machine() -> str:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        names = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
+        ]
         model = names[0] if names else model
     memory_gib = psutil.virtual_memory().total / 2**30
     return f"{model}, {psutil.cpu_count()} cores, {memory_gib:.0f} GiB, {platform.system()}"

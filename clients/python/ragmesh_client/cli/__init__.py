@@ -1,0 +1,5 @@
+"""The `ragmesh` command."""
+
+from ragmesh_client.cli.app import main
+
+__all__ = ["main"]

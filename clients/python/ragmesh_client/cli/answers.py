@@ -1,0 +1,78 @@
+"""Answers and hits on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from rich.markup import escape
+
+from ragmesh.common.v1 import chunk_pb2
+from ragmesh.gateway.v1 import events_pb2
+from ragmesh.retriever.v1 import retriever_pb2
+from ragmesh_client.cli.running import console, print_json
+from ragmesh_client.events import Event, Final, Token
+
+_ABSTENTIONS = {
+    events_pb2.ABSTENTION_REASON_NO_RELEVANT_CHUNKS: "nothing in the collection speaks of this",
+    events_pb2.ABSTENTION_REASON_INSUFFICIENT_SUPPORT: "what was found does not support an answer",
+    events_pb2.ABSTENTION_REASON_CONFLICTING_SOURCES: "the sources contradict each other",
+    events_pb2.ABSTENTION_REASON_OUT_OF_TIME: "the time allowed did not suffice",
+}
+
+
+async def render(events: AsyncGenerator[Event, None], *, as_json: bool) -> None:
+    """Prints an answer as it comes: tokens live, then its citations; or each event as a line of JSON."""
+    async with aclosing(events) as stream:
+        async for event in stream:
+            if as_json:
+                print_json(event.proto)
+            elif isinstance(event, Token):
+                console.print(event.text, end="", markup=False, soft_wrap=True)
+            elif isinstance(event, Final):
+                _finish(event.answer)
+
+
+def show_hits(response: retriever_pb2.SearchResponse) -> None:
+    """Prints hits, best first, and what was left out of the search."""
+    for number, hit in enumerate(response.hits, 1):
+        place = escape(_place(hit.chunk.title, hit.chunk.heading_path, hit.chunk.page))
+        console.print(f"[bold]{number}. {place}[/bold]  [dim]{hit.score:.3f}  {escape(hit.chunk.name)}[/dim]")
+        console.print("   " + _shortened(hit.chunk.text, 240), markup=False, soft_wrap=True)
+    if not response.hits:
+        console.print("nothing found")
+    for degradation in response.degradations:
+        console.print(f"[yellow]without {degradation.stage}: {degradation.reason}[/yellow]")
+
+
+def _finish(answer: events_pb2.Answer) -> None:
+    if answer.finish_reason == events_pb2.FINISH_REASON_ABSTAINED:
+        why = _ABSTENTIONS.get(answer.abstention, "no reason given")
+        console.print(f"[yellow]No answer: {why}.[/yellow]")
+        return
+    console.print()
+    shown: set[int] = set()
+    for citation in answer.citations:
+        if citation.number not in shown:
+            shown.add(citation.number)
+            console.print(_source(citation))
+    for degradation in answer.degradations:
+        console.print(f"[yellow]without {degradation.stage}: {degradation.reason}[/yellow]")
+
+
+def _source(citation: chunk_pb2.Citation) -> str:
+    place = escape(_place(citation.title, citation.heading_path, citation.page))
+    origin = escape(citation.uri or citation.document)
+    return f"  [cyan]\\[{citation.number}][/cyan] {place}  [dim]{origin}[/dim]"
+
+
+def _place(title: str, heading_path: Sequence[str], page: int) -> str:
+    parts = [title, *(heading for heading in heading_path if heading != title)]
+    if page:
+        parts.append(f"page {page}")
+    return " > ".join(part for part in parts if part)
+
+
+def _shortened(text: str, length: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= length else line[: length - 1] + "…"

@@ -1,0 +1,89 @@
+"""How a command runs: one client, one clear line for an error, and exit codes that scripts can use."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import typer
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from rich.console import Console
+
+from ragmesh_client.client import Client
+from ragmesh_client.errors import NotAllowedError, RagmeshError, UnavailableError
+
+FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+@dataclass
+class Options:
+    """What stands before the command's name."""
+
+    target: str | None = None
+    token: str | None = None
+    tls: bool = False
+    json: bool = False
+
+
+@asynccontextmanager
+async def client_of(options: Options, timeout_s: float = 60.0) -> AsyncIterator[Client]:
+    """A client for one command."""
+    async with Client(options.target, options.token, tls=options.tls, timeout_s=timeout_s) as client:
+        yield client
+
+
+def run(options: Options, command: Callable[[], Awaitable[None]]) -> None:
+    """Runs a command to its end; an error is one line on stderr and exit code 1, Ctrl-C is exit code 130."""
+    try:
+        asyncio.run(_awaited(command))
+    except RagmeshError as error:
+        _show(error, options)
+        raise typer.Exit(FAILED) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def print_json(message: Message) -> None:
+    """One JSON object on one line, with the contract's own field names."""
+    print_object(MessageToDict(message, preserving_proto_field_name=True))
+
+
+def print_object(fields: dict[str, object]) -> None:
+    """One JSON object on one line."""
+    sys.stdout.write(json.dumps(fields, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+async def _awaited(command: Callable[[], Awaitable[None]]) -> None:
+    await command()
+
+
+def _show(error: RagmeshError, options: Options) -> None:
+    if options.json:
+        print_object({"error": {"code": error.code.name, "reason": error.reason, "message": error.message}})
+    errors.print(f"[red]error[/red] {error.reason or error.code.name}: ", end="")
+    errors.print(error.message, markup=False)
+    for name, what in error.violations.items():
+        errors.print(f"  {name}: {what}", markup=False)
+    if hint := _hint(error):
+        errors.print(hint, markup=False)
+
+
+def _hint(error: RagmeshError) -> str:
+    if isinstance(error, UnavailableError):
+        return "Is the mesh up? `make up` starts one here; --target or RAGMESH_TARGET names another."
+    if isinstance(error, NotAllowedError) and error.reason != "SCOPE_MISSING":
+        return "Give a token with --token or RAGMESH_TOKEN; a local mesh keeps its own in its data folder."
+    if error.reason == "COLLECTION_NOT_FOUND":
+        return "`ragmesh collections list` shows what there is."
+    if error.retry_after_s is not None:
+        return f"Try again in {error.retry_after_s:g} s."
+    return ""

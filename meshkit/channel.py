@@ -1,5 +1,7 @@
 """Channels to peers: what every call carries on, how it is retried, and how its end is made certain."""
 
+# ruff: noqa: ANN401 - stubs make calls of any type
+
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager

@@ -1,22 +1,27 @@
 """What every call passes on its way in and out, written once and fitted to all four kinds of call."""
 
+# ruff: noqa: ANN401 - messages are of any type here
+
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
 
 from meshkit import deadline, identity, rpc, status, telemetry
 from meshkit.admission import Permits
-from meshkit.errors import DeadlineExceeded, Internal, MeshError, Unimplemented
+from meshkit.errors import DataLoss, DeadlineExceeded, Internal, MeshError, Unimplemented
 from meshkit.settings import ServerSettings
 from meshkit.telemetry import Telemetry
 from meshkit.validation import Validation, tolerant
 
 logger = logging.getLogger(__name__)
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 # Asked by balancers and operators, who have no tenant; a health Watch has no end, so no deadline either.
 INFRASTRUCTURE = frozenset(
@@ -45,10 +50,10 @@ class Passage:
     admitted: Callable[[], AbstractAsyncContextManager[None]]
 
 
-Around = Callable[[grpc.aio.ServicerContext], AbstractAsyncContextManager[Passage]]
+Around = Callable[[Context], AbstractAsyncContextManager[Passage]]
 
 
-class Interceptor(grpc.aio.ServerInterceptor):
+class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Telemetry, errors, deadline, identity, validation and admission, in this order from the outside.
 
     Lives as long as its server. `tasks` holds the tasks that serve calls: each adds and removes itself.
@@ -63,9 +68,9 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
+    ) -> Handler:
         """The handler of the method called, with everything around it."""
         path = handler_call_details.method
         handler = await continuation(handler_call_details)
@@ -75,24 +80,22 @@ class Interceptor(grpc.aio.ServerInterceptor):
             return _adapted(handler, self._plain, self._settings.max_message_bytes)
         kind, _ = _KINDS[handler.request_streaming, handler.response_streaming]
 
-        def around(context: grpc.aio.ServicerContext) -> AbstractAsyncContextManager[Passage]:
+        def around(context: Context) -> AbstractAsyncContextManager[Passage]:
             return self._around(path, kind, context)
 
         return _adapted(handler, around, self._settings.max_message_bytes)
 
     @asynccontextmanager
-    async def _plain(self, context: grpc.aio.ServicerContext) -> AsyncIterator[Passage]:
+    async def _plain(self, context: Context) -> AsyncIterator[Passage]:
         async with _answering(context):
             yield Passage(self._validation.check, lambda: None, nullcontext)
 
     @asynccontextmanager
-    async def _around(
-        self, path: str, kind: str, context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[Passage]:
+    async def _around(self, path: str, kind: str, context: Context) -> AsyncIterator[Passage]:
         metadata = dict(context.invocation_metadata() or ())
         call = rpc.from_wire(path, metadata)
         async with (
-            self._running(),
+            self._serving(call),
             self._telemetry.observe(call, kind, metadata, context) as observation,
             _answering(context),
             _limited(context, self._settings),
@@ -106,24 +109,26 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 yield Passage(received, observation.sent, self._permits.take)
 
     @asynccontextmanager
-    async def _running(self) -> AsyncIterator[None]:
-        task = asyncio.current_task()
-        assert task is not None
+    async def _serving(self, call: rpc.Rpc) -> AsyncIterator[None]:
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
         self.tasks.add(task)
         try:
-            yield
+            with rpc.serving(call):
+                yield
         finally:
             self.tasks.discard(task)
 
 
 @asynccontextmanager
-async def _answering(context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+async def _answering(context: Context) -> AsyncIterator[None]:
     """Answer what is raised in the body with its status; what nobody foresaw leaves with fixed words."""
     try:
         yield
     except (grpc.aio.AbortError, asyncio.CancelledError):
         raise
     except MeshError as error:
+        if isinstance(error, Internal | DataLoss):
+            logger.exception("failed")
         await _abort(context, error)
     except grpc.aio.AioRpcError as error:
         await _abort(context, status.from_rpc_error(error))
@@ -135,7 +140,7 @@ async def _answering(context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
         await _abort(context, Internal("INTERNAL_ERROR", "internal error", metadata={"trace_id": trace_id}))
 
 
-async def _abort(context: grpc.aio.ServicerContext, error: MeshError) -> NoReturn:
+async def _abort(context: Context, error: MeshError) -> NoReturn:
     await context.abort(
         status.grpc_code(error),
         error.message,
@@ -143,7 +148,7 @@ async def _abort(context: grpc.aio.ServicerContext, error: MeshError) -> NoRetur
     )
 
 
-def _unwritten(error: Exception, context: grpc.aio.ServicerContext) -> bool:
+def _unwritten(error: Exception, context: Context) -> bool:
     """Whether the stub's own method answered, because the servicer has none of that name."""
     return isinstance(error, NotImplementedError) and context.code() is grpc.StatusCode.UNIMPLEMENTED
 
@@ -155,14 +160,15 @@ def _unimplemented() -> Unimplemented:
 
 
 @asynccontextmanager
-async def _limited(context: grpc.aio.ServicerContext, settings: ServerSettings) -> AsyncIterator[None]:
+async def _limited(context: Context, settings: ServerSettings) -> AsyncIterator[None]:
     """Make the caller's deadline current, or the default, within the maximum; end the body when it passes."""
-    asked_s = context.time_remaining()
+    asked_s = cast("float | None", context.time_remaining())
     wanted_s = settings.default_deadline_s if asked_s is None else asked_s
     limit = deadline.Deadline.after(min(wanted_s, settings.max_deadline_s))
+    timer = asyncio.timeout(limit.remaining_s())
     try:
         with deadline.using(limit):
-            async with asyncio.timeout(limit.remaining_s()) as timer:
+            async with timer:
                 yield
     except TimeoutError as error:
         if not timer.expired():
@@ -170,41 +176,44 @@ async def _limited(context: grpc.aio.ServicerContext, settings: ServerSettings) 
         raise DeadlineExceeded("DEADLINE_EXCEEDED", "the time allowed for the call is used up") from error
 
 
-def _adapted(handler: grpc.RpcMethodHandler, around: Around, max_bytes: int) -> grpc.RpcMethodHandler:
+def _adapted(handler: Handler, around: Around, max_bytes: int) -> Handler:
     """The handler inside of `around`, of the same kind."""
     _, make = _KINDS[handler.request_streaming, handler.response_streaming]
     fit = _streaming if handler.response_streaming else _single
     # A unary answer is serialised inside of `around`, so that a failure there is an error like any other.
     serializer = handler.response_serializer if handler.response_streaming else None
-    return make(fit(handler, around), tolerant(handler.request_deserializer, max_bytes), serializer)
+    return make(fit(handler, around), tolerant(_deserializer(handler), max_bytes), serializer)
 
 
-def _behavior(handler: grpc.RpcMethodHandler) -> Callable[..., Any]:
+def _deserializer(handler: Handler) -> Callable[[bytes], Any]:
+    return handler.request_deserializer or bytes
+
+
+def _behavior(handler: Handler) -> Callable[..., Any]:
     behavior = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-    assert behavior is not None
-    return behavior
+    return cast("Callable[..., Any]", behavior)
 
 
-def _single(handler: grpc.RpcMethodHandler, around: Around) -> Callable[..., Any]:
-    behavior = _behavior(handler)
+def _single(handler: Handler, around: Around) -> Callable[..., Any]:
+    behavior, serialize = _behavior(handler), handler.response_serializer or bytes
 
-    async def answer(raw: Any, context: grpc.aio.ServicerContext) -> bytes:
+    async def answer(raw: Any, context: Context) -> bytes:
         async with around(context) as passage:
             request = _requests(handler, raw, passage)
             async with passage.admitted():
                 response = await behavior(request, context)
             passage.sent()
-            return handler.response_serializer(response)
+            return serialize(response)
 
     return answer
 
 
-def _streaming(handler: grpc.RpcMethodHandler, around: Around) -> Callable[..., Any]:
+def _streaming(handler: Handler, around: Around) -> Callable[..., Any]:
     behavior = _behavior(handler)
 
     # A coroutine that writes, not a generator: gRPC drops a generator whose caller left while it was writing, and the
     # clean-up waits for the garbage collector. Here the error comes out of `write` and closes everything at once.
-    async def answer(raw: Any, context: grpc.aio.ServicerContext) -> None:
+    async def answer(raw: Any, context: Context) -> None:
         async with around(context) as passage:
             request = _requests(handler, raw, passage)
             async with passage.admitted(), aclosing(behavior(request, context)) as responses:
@@ -215,28 +224,31 @@ def _streaming(handler: grpc.RpcMethodHandler, around: Around) -> Callable[..., 
     return answer
 
 
-def _requests(handler: grpc.RpcMethodHandler, raw: Any, passage: Passage) -> Any:
+def _requests(handler: Handler, raw: Any, passage: Passage) -> Any:
     return _Requests(raw, passage.received) if handler.request_streaming else passage.received(raw)
 
 
 class _Requests:
     """The messages of a request stream, each checked when it is taken; lives as long as its call."""
 
-    def __init__(self, raw: AsyncIterator[Any], received: Callable[[Any], Any]) -> None:
-        self._raw = aiter(raw)
+    def __init__(self, raw: AsyncIterable[Any], received: Callable[[Any], Any]) -> None:
+        self._raw = raw
+        self._messages: AsyncIterator[Any] | None = None
         self._received = received
 
     def __aiter__(self) -> "_Requests":
         return self
 
     async def __anext__(self) -> Any:
-        return self._received(await anext(self._raw))
+        # Not before it is wanted: gRPC's iterator warns where it is made and never used.
+        self._messages = self._messages or aiter(self._raw)
+        return self._received(await anext(self._messages))
 
 
-def _not_offered(path: str) -> grpc.RpcMethodHandler:
+def _not_offered(path: str) -> Handler:
     """Answers a call to a method that no service here has; not counted, since its caller made up the name."""
 
-    async def answer(_requests: Any, context: grpc.aio.ServicerContext) -> None:
+    async def answer(_requests: Any, context: Context) -> None:
         with rpc.serving(rpc.from_wire(path, {})):
             await _abort(context, _unimplemented())
 

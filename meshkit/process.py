@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from meshkit import logs
 from meshkit.server import App, open_server
@@ -50,16 +50,17 @@ async def _until_cancelled() -> None:
     """Return, rather than raise, when the task is cancelled: a signal is how a server is meant to end."""
     with suppress(asyncio.CancelledError):
         await asyncio.Event().wait()
-    task = asyncio.current_task()
-    assert task is not None
-    task.uncancel()
+    _this_task().uncancel()
+
+
+def _this_task() -> asyncio.Task[Any]:
+    return cast("asyncio.Task[Any]", asyncio.current_task())
 
 
 @contextmanager
 def _stopping_on_signals() -> Iterator[None]:
     """Cancel the current task at the first SIGTERM or SIGINT; leave the second to the system's own handling."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
+    loop, task = asyncio.get_running_loop(), _this_task()
 
     def stop() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

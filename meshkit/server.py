@@ -9,8 +9,7 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from grpc_reflection.v1alpha._async import ReflectionServicer
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 from opentelemetry.sdk.trace import SpanProcessor
 from prometheus_client.registry import Collector
 
@@ -102,7 +101,9 @@ def _register(server: grpc.aio.Server, app: App, state: Health, info: ServerInfo
 
 def _add_reflection(server: grpc.aio.Server, names: Sequence[str]) -> None:
     """Reflection as v1alpha, which grpcio ships, and as v1, which is the same but for the package's name."""
-    servicer = ReflectionServicer([*names, health.SERVICE, server_info.SERVICE, _REFLECTION.full_name])
+    servicer = reflection.aio.ReflectionServicer(
+        [*names, health.SERVICE, server_info.SERVICE, _REFLECTION.full_name]
+    )
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,

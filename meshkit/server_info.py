@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
+from typing import Any
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -33,7 +34,7 @@ class ServerInfoServicer(server_pb2_grpc.ServerServiceServicer):
         self._start_time.GetCurrentTime()
 
     async def GetServerInfo(  # noqa: N802
-        self, request: server_pb2.GetServerInfoRequest, context: grpc.aio.ServicerContext
+        self, request: server_pb2.GetServerInfoRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> server_pb2.GetServerInfoResponse:
         """The server as it is now; its services in the order in which they were registered."""
         load = self._load()

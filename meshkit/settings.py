@@ -96,16 +96,16 @@ _Settings = TypeVar("_Settings", bound=ServerSettings)
 def load(settings_class: type[_Settings]) -> _Settings:
     """The settings from the environment; says on stderr which variables are wrong and exits with 2 where any is."""
     problems = list(_unknown_variables(settings_class))
+    settings: _Settings | None = None
     try:
         settings = settings_class()
     except ValidationError as error:
-        problems += [
-            f"{_variable(settings_class, *e['loc'])}: {e['msg']}" for e in error.errors(include_input=False)
-        ]
+        wrong = error.errors(include_input=False)
+        problems += [f"{_variable(settings_class, *item['loc'])}: {item['msg']}" for item in wrong]
     except SettingsError as error:
         # pydantic-settings names the field only in its text; the value is not in it.
         problems.append(str(error))
-    if problems:
+    if problems or settings is None:
         sys.stderr.write("".join(f"{problem}\n" for problem in problems))
         raise SystemExit(2)
     return settings

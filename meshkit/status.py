@@ -106,12 +106,9 @@ def from_rpc_error(error: grpc.aio.AioRpcError, peer: str = "") -> errors.MeshEr
 
     `peer` names the service called and goes into the metadata of errors that the transport made.
     """
-    for key, value in error.trailing_metadata() or ():
-        if key == DETAILS_KEY and isinstance(value, bytes):
-            sent = _from_details(value)
-            if sent is not None:
-                return sent
-    return _from_bare(error, peer)
+    details = dict(error.trailing_metadata() or ()).get(DETAILS_KEY)
+    sent = _from_details(details) if isinstance(details, bytes) else None
+    return sent or _from_bare(error, peer)
 
 
 def _from_bare(error: grpc.aio.AioRpcError, peer: str) -> errors.MeshError:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import grpc
 from opentelemetry import trace
@@ -53,7 +54,11 @@ class Telemetry:
 
     @asynccontextmanager
     async def observe(
-        self, rpc: Rpc, kind: str, metadata: Mapping[str, str | bytes], context: grpc.aio.ServicerContext
+        self,
+        rpc: Rpc,
+        kind: str,
+        metadata: Mapping[str, str | bytes],
+        context: "grpc.aio.ServicerContext[Any, Any]",
     ) -> AsyncIterator[Observation]:
         """Trace and count the call that the body serves, and log its end; errors pass through."""
         parent = _propagator.extract(
@@ -78,10 +83,10 @@ class Telemetry:
                 )
 
 
-def _code(error: BaseException, context: grpc.aio.ServicerContext) -> grpc.StatusCode:
+def _code(error: BaseException, context: "grpc.aio.ServicerContext[Any, Any]") -> grpc.StatusCode:
     """The status that the caller sees of a call that ended so."""
     if isinstance(error, grpc.aio.AbortError):
-        return context.code() or grpc.StatusCode.UNKNOWN
+        return context.code()
     if isinstance(error, asyncio.CancelledError):
         late = context.time_remaining() == 0
         return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED

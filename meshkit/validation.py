@@ -1,5 +1,7 @@
 """What a request message must be: bytes of its type, not too large, and within the rules its contract gives."""
 
+# ruff: noqa: ANN401 - stubs make deserialisers of any type
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

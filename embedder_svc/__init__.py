@@ -1,0 +1,1 @@
+"""The embedder: turns texts into vectors and orders texts by relevance, many callers together."""

@@ -1,0 +1,8 @@
+"""The embedder's process."""
+
+from embedder_svc.app import open_app
+from embedder_svc.settings import Settings
+from meshkit.process import main
+
+if __name__ == "__main__":
+    main(Settings, open_app)

@@ -1,0 +1,111 @@
+"""From texts to vectors: count tokens, wait for a batch, cut to the dimensions asked for."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from embedder_svc.batching import Batcher, BatcherLoad, BatchLimits, Entry, Priority, open_batcher
+from embedder_svc.encoding import Encoder, EncoderCard, Length, Task, Vectors
+from embedder_svc.offsets import byte_ends
+from embedder_svc.packing import cut
+from embedder_svc.timing import Stage, stages
+from meshkit.errors import invalid
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """The vectors of a call ([n, dimension], unit length), the lengths of its texts, where its time went."""
+
+    vectors: Vectors
+    lengths: list[Length]
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    text: str
+    task: Task
+
+
+class Embedder:
+    """An encoder that many callers share; `open_embedder` makes and closes it."""
+
+    def __init__(
+        self, encoder: Encoder, batcher: Batcher[_Text, Vectors], tokenizing: ThreadPoolExecutor
+    ) -> None:
+        self._encoder = encoder
+        self._batcher = batcher
+        self._tokenizing = tokenizing
+
+    @property
+    def card(self) -> EncoderCard:
+        """What encodes."""
+        return self._encoder.card
+
+    @property
+    def alive(self) -> bool:
+        """Whether calls will be answered."""
+        return self._batcher.alive
+
+    @property
+    def load(self) -> BatcherLoad:
+        """Its calls now."""
+        return self._batcher.load
+
+    async def embed(
+        self, texts: Sequence[str], task: Task, dimensions: int = 0, *, priority: Priority = Priority.BULK
+    ) -> Embedding:
+        """The vectors of the texts (at least one), in order; 0 dimensions are all of them.
+
+        Raises InvalidArgument for dimensions that the encoder cannot be cut to, ResourceExhausted where the
+        queue is full, and what the encoder raised.
+        """
+        arrived_s = time.monotonic()
+        dimension = self._dimension(dimensions)
+        self._batcher.refuse_if_full()
+        loop = asyncio.get_running_loop()
+        lengths = await loop.run_in_executor(self._tokenizing, self._encoder.lengths, texts, task)
+        tokenized_s = time.monotonic()
+        entries = [
+            Entry(_Text(text, task), max(length.tokens, 1), task.value)
+            for text, length in zip(texts, lengths, strict=True)
+        ]
+        done = await self._batcher.submit(entries, priority)
+        vectors = cut(np.stack(done.results), dimension)
+        return Embedding(vectors, lengths, stages(arrived_s, tokenized_s, done.started_s, done.ended_s))
+
+    async def byte_ends(self, texts: Sequence[str]) -> list[list[int]]:
+        """For each text the byte after each token's last one: the text whole, no special tokens."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._tokenizing, self._byte_ends, texts)
+
+    def _byte_ends(self, texts: Sequence[str]) -> list[list[int]]:
+        return [
+            byte_ends(text, ends) for text, ends in zip(texts, self._encoder.char_ends(texts), strict=True)
+        ]
+
+    def _dimension(self, asked: int) -> int:
+        whole, allowed = self.card.dimension, self.card.matryoshka_dimensions
+        if asked in (0, whole, *allowed):
+            return asked or whole
+        choice = ", ".join(str(dimension) for dimension in sorted({*allowed, whole}))
+        raise invalid("dimensions", f"{self.card.name} can be cut to: {choice}")
+
+
+@asynccontextmanager
+async def open_embedder(
+    encoder: Encoder, limits: BatchLimits, tokenize_threads: int
+) -> AsyncIterator[Embedder]:
+    """The encoder behind a queue of its own, with so many threads beside it that count tokens."""
+
+    def run(items: Sequence[_Text]) -> Sequence[Vectors]:
+        return list(encoder.encode([item.text for item in items], items[0].task))
+
+    with ThreadPoolExecutor(tokenize_threads, thread_name_prefix="tokenize") as tokenizing:
+        async with open_batcher(run, limits, "encode") as batcher:
+            yield Embedder(encoder, batcher, tokenizing)

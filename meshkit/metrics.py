@@ -78,7 +78,10 @@ async def open_metrics_endpoint(address: str, registry: CollectorRegistry) -> As
         yield 0
         return
     host, _, port = address.rpartition(":")
-    server, thread = start_http_server(int(port), host, registry)
+    try:
+        server, thread = start_http_server(int(port), host, registry)
+    except (OSError, ValueError) as error:
+        raise OSError(f"cannot serve metrics on {address}: {error}") from error
     try:
         yield server.server_port
     finally:

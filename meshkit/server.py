@@ -72,16 +72,15 @@ async def open_server(
         raise ValueError(f"probes of services that are not registered: {sorted(unknown)}")
     async with AsyncExitStack() as stack:
         telemetry = await stack.enter_async_context(open_telemetry(settings, app.collectors, processors))
-        state = await stack.enter_async_context(
-            open_health(names, app.probes, settings.probe_interval_s, settings.probe_timeout_s)
-        )
         permits = Permits(settings.max_concurrent_rpcs, settings.overload_retry_after_s)
         interceptor = Interceptor(settings, telemetry, permits)
         server = grpc.aio.server(interceptors=[interceptor], options=_options(settings))
+        port = _bind(server, settings.listen)
+        probing = open_health(names, app.probes, settings.probe_interval_s, settings.probe_timeout_s)
+        state = await stack.enter_async_context(probing)
         _register(
             server, app, state, ServerInfoServicer(settings.process, state, app.load or _calls(permits))
         )
-        port = _bind(server, settings.listen)
         stack.push_async_callback(_drain, settings, server, state, interceptor)
         await server.start()
         yield RunningServer(port, telemetry.metrics_port)

@@ -32,6 +32,7 @@ class ServerSettings(BaseSettings):
     otlp_endpoint: str = Field(
         "", description="OTLP gRPC collector for traces, host:port; empty for no export."
     )
+    otlp_timeout_s: PositiveFloat = Field(2.0, description="Seconds that sending a batch of traces may take.")
     default_deadline_s: PositiveFloat = Field(60.0, description="Seconds for a call that brings no deadline.")
     max_deadline_s: PositiveFloat = Field(
         3600.0, description="Seconds that a call may take, whatever it asks."

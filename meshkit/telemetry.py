@@ -121,11 +121,14 @@ async def open_telemetry(
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         # Shutting down sends what is left, over a blocking channel.
         stack.push_async_callback(asyncio.to_thread, provider.shutdown)
-        for processor in (*processors, *_exporting(settings.otlp_endpoint)):
+        for processor in (*processors, *_exporting(settings)):
             provider.add_span_processor(processor)
         port = await stack.enter_async_context(open_metrics_endpoint(settings.metrics_listen, registry))
         yield Telemetry(provider.get_tracer("meshkit"), registry, port)
 
 
-def _exporting(endpoint: str) -> list[SpanProcessor]:
-    return [BatchSpanProcessor(OTLPSpanExporter(endpoint, insecure=True))] if endpoint else []
+def _exporting(settings: ServerSettings) -> list[SpanProcessor]:
+    if not settings.otlp_endpoint:
+        return []
+    exporter = OTLPSpanExporter(settings.otlp_endpoint, insecure=True, timeout=settings.otlp_timeout_s)
+    return [BatchSpanProcessor(exporter)]

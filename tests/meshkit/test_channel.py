@@ -273,24 +273,6 @@ async def test_retries(wire: Any, code: str, calls: int) -> None:
     assert servicer.calls == calls
 
 
-async def test_silent_stream(wire: Any) -> None:
-    """A stream with nothing to say outlives the pings that keep its connection alive."""
-
-    class Silent(Echo):
-        async def Count(self, request: Any, context: Any) -> AsyncIterator[Any]:
-            await asyncio.sleep(1.2)
-            yield self.wire.ProbeResponse(text="at last")
-
-    server = ServerSettings(metrics_listen="", min_ping_interval_s=0.05)
-    client = ChannelSettings(keepalive_s=0.1)
-    async with (
-        serve(app_of(wire, Silent(wire)), server) as address,
-        connect(address, ALICE, client) as channel,
-    ):
-        (response,) = await invoke(channel, wire, "server_stream", wire.ProbeRequest())
-    assert response.text == "at last"
-
-
 async def test_large_answer(wire: Any) -> None:
     """An answer larger than its caller takes has a reason."""
     settings = ChannelSettings(max_message_bytes=1000)

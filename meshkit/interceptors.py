@@ -141,11 +141,9 @@ async def _answering(context: Context) -> AsyncIterator[None]:
 
 
 async def _abort(context: Context, error: MeshError) -> NoReturn:
-    await context.abort(
-        status.grpc_code(error),
-        error.message,
-        ((status.DETAILS_KEY, status.to_status(error).SerializeToString()),),
-    )
+    answer = status.to_status(error)
+    trailer = (status.DETAILS_KEY, answer.SerializeToString())
+    await context.abort(status.grpc_code(error), answer.message, (trailer,))
 
 
 def _unwritten(error: Exception, context: Context) -> bool:

@@ -1,6 +1,7 @@
 """The errors of the tree as `google.rpc.Status`, and back."""
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import TypeVar
 
 import grpc
@@ -15,11 +16,12 @@ _Detail = TypeVar("_Detail", bound=Message)
 
 DOMAIN = "ragmesh"
 DETAILS_KEY = "grpc-status-details-bin"
-# A status travels in HTTP/2 trailers, which peers cut off at 8 KiB: what does not fit would lose the whole error.
-_MAX_TEXT_CHARS = 512
-_MAX_VIOLATIONS = 8
-_MAX_DESCRIPTION_CHARS = 160
-_MAX_METADATA_ITEMS = 16
+# A status travels in HTTP/2 trailers, in base64, and gRPC drops trailers of more than 8 KiB with all that is in them.
+# These bounds keep the largest under 7 KiB.
+_MAX_TEXT_BYTES = 192
+_MAX_MESSAGE_BYTES = 256
+_MAX_METADATA_ITEMS = 8
+_MAX_VIOLATIONS = 6
 
 _MEMBERS: dict[str, type[errors.MeshError]] = {
     member.code: member for member in errors.MeshError.__subclasses__()
@@ -57,10 +59,10 @@ def grpc_code(error: errors.MeshError) -> grpc.StatusCode:
 
 
 def to_status(error: errors.MeshError) -> status_pb2.Status:
-    """The error with its details, kept small enough for HTTP/2 trailers."""
+    """The error with its details, each text cut and each list shortened so that the whole fits HTTP/2 trailers."""
     number: int = grpc_code(error).value[0]
     details = [_packed(detail) for detail in _details(error)]
-    return status_pb2.Status(code=number, message=error.message[:_MAX_TEXT_CHARS], details=details)
+    return status_pb2.Status(code=number, message=_cut(error.message, _MAX_MESSAGE_BYTES), details=details)
 
 
 def _packed(detail: Message) -> Any:
@@ -69,36 +71,33 @@ def _packed(detail: Message) -> Any:
     return packed
 
 
+def _cut(text: str, max_bytes: int = _MAX_TEXT_BYTES) -> str:
+    return text.encode(errors="replace")[:max_bytes].decode(errors="ignore")
+
+
 def _details(error: errors.MeshError) -> Iterator[Message]:
-    metadata = {
-        key: value[:_MAX_TEXT_CHARS] for key, value in list(error.metadata.items())[:_MAX_METADATA_ITEMS]
-    }
+    metadata = {_cut(key): _cut(value) for key, value in islice(error.metadata.items(), _MAX_METADATA_ITEMS)}
     yield error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
     if error.violations:
-        yield error_details_pb2.BadRequest(field_violations=_violations(error.violations))
+        yield _bad_request(error.violations[:_MAX_VIOLATIONS])
     if error.retry_after_s is not None:
         delay = Duration()
         delay.FromMilliseconds(round(error.retry_after_s * 1000))
         yield error_details_pb2.RetryInfo(retry_delay=delay)
     if error.reason == "QUOTA_EXHAUSTED":
-        subject, text = error.metadata.get("quota", ""), error.message[:_MAX_TEXT_CHARS]
-        violation = error_details_pb2.QuotaFailure.Violation(subject=subject, description=text)
+        quota, said = error.metadata.get("quota", ""), error.message
+        violation = error_details_pb2.QuotaFailure.Violation(subject=_cut(quota), description=_cut(said))
         yield error_details_pb2.QuotaFailure(violations=[violation])
     if error.resource is not None:
-        name = error.resource.name[:_MAX_TEXT_CHARS]
-        yield error_details_pb2.ResourceInfo(resource_type=error.resource.type, resource_name=name)
+        kind, name = _cut(error.resource.type), _cut(error.resource.name)
+        yield error_details_pb2.ResourceInfo(resource_type=kind, resource_name=name)
 
 
-def _violations(
-    violations: Iterable[errors.FieldViolation],
-) -> list[error_details_pb2.BadRequest.FieldViolation]:
-    return [
-        error_details_pb2.BadRequest.FieldViolation(
-            field=violation.field[:_MAX_DESCRIPTION_CHARS],
-            description=violation.description[:_MAX_DESCRIPTION_CHARS],
-        )
-        for violation in list(violations)[:_MAX_VIOLATIONS]
-    ]
+def _bad_request(violations: Iterable[errors.FieldViolation]) -> error_details_pb2.BadRequest:
+    bad = error_details_pb2.BadRequest()
+    for violation in violations:
+        bad.field_violations.add(field=_cut(violation.field), description=_cut(violation.description))
+    return bad
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError, peer: str = "") -> errors.MeshError:

@@ -85,6 +85,24 @@ async def test_details(wire: Any, kind: str) -> None:
     assert vars(error) == vars(raised)
 
 
+@pytest.mark.parametrize("letter", ["x", "ä", "\n", "\ud800"])
+async def test_details_are_bounded(wire: Any, letter: str) -> None:
+    """However much an error holds, it arrives: its texts are cut and its lists are shortened."""
+    long = letter * 10_000
+    raised = errors.InvalidArgument(
+        "INVALID_FIELD",
+        long,
+        metadata={f"key{number}{long}": long for number in range(100)},
+        violations=[errors.FieldViolation(long, long)] * 1000,
+        retry_after_s=1.0,
+        resource=errors.Resource(long, long),
+    )
+    error = await refused(wire, Failing(wire, raised), "unary", wire.ProbeRequest())
+    assert (error.code, error.reason) == ("INVALID_ARGUMENT", "INVALID_FIELD")
+    assert error.violations
+    assert 100 < len(error.message.encode()) < 1000
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("data", [b"\x0a\x02\xff\xfe", b"\x0a\x7fshort"], ids=["bad UTF-8", "truncated"])
 async def test_malformed(wire: Any, kind: str, data: bytes) -> None:

@@ -1,0 +1,135 @@
+"""Questions and answers, and where answers are kept."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from gateway.generation import Usage, Writing
+from gateway.retrieval import Degradation, SearchMode, Span
+from meshkit.errors import MeshError
+from meshkit.identity import Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """An earlier question of a conversation and the text that answered it."""
+
+    question: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """How to search; `top_k` 0 leaves the number of chunks to the gateway."""
+
+    mode: SearchMode = SearchMode.HYBRID
+    top_k: int = 0
+    filter: str = ""
+    rerank: bool = False
+    diversity: float = 0.0
+    window: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question and how to answer it.
+
+    `session` is the id of the conversation, "" to begin one, None for a caller who keeps the conversation and
+    hands its `history` over, oldest first. `left_out` names wishes that are not met.
+    The same `request_id` gives the same answer again; "" for none.
+    """
+
+    text: str
+    collection: str
+    session: str | None = ""
+    history: tuple[Exchange, ...] = ()
+    model: str = ""
+    retrieval: Retrieval = field(default_factory=Retrieval)
+    writing: Writing = field(default_factory=Writing)
+    left_out: tuple[Degradation, ...] = ()
+    request_id: str = ""
+
+
+class FinishReason(Enum):
+    """Why an answer ended; the values are the contract's numbers."""
+
+    STOP = 1
+    LENGTH = 2
+    ABSTAINED = 3
+    INTERRUPTED = 4
+    FAILED = 5
+    TOOL_CALL = 6
+
+
+class Abstention(Enum):
+    """Why an answer was not given; the values are the contract's numbers."""
+
+    NONE = 0
+    NO_RELEVANT_CHUNKS = 1
+    INSUFFICIENT_SUPPORT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A claim of an answer (`answer`, a span of its text) and the place in a document that supports it."""
+
+    number: int
+    answer: Span
+    chunk: str
+    document: str
+    source: Span
+    title: str = ""
+    uri: str = ""
+    page: int = 0
+    heading_path: tuple[str, ...] = ()
+    quote: str = ""
+    verbatim: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When a stage began, in seconds from the arrival of the question, and how long it took."""
+
+    stage: str
+    start_s: float
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an answer failed, as it is kept with the answer."""
+
+    code: str
+    reason: str
+    message: str
+
+    @classmethod
+    def of(cls, error: MeshError) -> "Failure":
+        return cls(error.code, error.reason, error.message)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer, whole or as far as it came; `session` is "" where the caller keeps the conversation."""
+
+    id: str
+    session: str
+    collection: str
+    question: str
+    text: str
+    finish_reason: FinishReason
+    model: str = ""
+    abstention: Abstention = Abstention.NONE
+    citations: tuple[Citation, ...] = ()
+    failure: Failure | None = None
+    usage: Usage = field(default_factory=Usage)
+    timings: tuple[Timing, ...] = ()
+    degradations: tuple[Degradation, ...] = ()
+
+
+class AnswerStore(Protocol):
+    """Keeps answers for a while, each for the caller who asked; raises Unavailable STORE_UNAVAILABLE."""
+
+    async def save(self, owner: Identity, answer: Answer) -> None: ...
+
+    async def load(self, owner: Identity, id: str) -> Answer | None: ...

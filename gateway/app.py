@@ -1,0 +1,182 @@
+"""The wiring of the gateway."""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import FileDescriptor
+
+from gateway.answering import Answering, Limits
+from gateway.models import Models
+from gateway.peers import EmbedderPeer, GeneratorPeer, IngestPeer, RetrieverPeer, ServerPeer
+from gateway.redis_answers import RedisAnswers, RedisFeedback
+from gateway.redis_sessions import RedisSessions
+from gateway.redis_store import open_redis
+from gateway.relaying import Pace
+from gateway.service import AnswerService, FeedbackService, MeshService, SessionService
+from gateway.service_openai import OpenAIService
+from gateway.settings import Settings
+from meshkit.channel import open_channel
+from meshkit.server import App, Registration
+from ragmesh.embedder.v1 import embedder_pb2
+from ragmesh.gateway.v1 import (
+    answers_pb2,
+    answers_pb2_grpc,
+    api_keys_pb2,
+    api_keys_pb2_grpc,
+    feedback_pb2,
+    feedback_pb2_grpc,
+    mesh_pb2,
+    mesh_pb2_grpc,
+    openai_pb2,
+    openai_pb2_grpc,
+    sessions_pb2,
+    sessions_pb2_grpc,
+)
+from ragmesh.generator.v1 import generator_pb2
+from ragmesh.ingest.v1 import collections_pb2, documents_pb2, jobs_pb2
+from ragmesh.retriever.v1 import index_pb2, retriever_pb2
+
+# Each server of the mesh, in the order of a question's way, with its contract.
+_SERVERS: Mapping[str, Sequence[FileDescriptor]] = {
+    "gateway": [answers_pb2.DESCRIPTOR],
+    "retriever_svc": [retriever_pb2.DESCRIPTOR, index_pb2.DESCRIPTOR],
+    "generator_svc": [generator_pb2.DESCRIPTOR],
+    "embedder_svc": [embedder_pb2.DESCRIPTOR],
+    "ingest_svc": [collections_pb2.DESCRIPTOR, documents_pb2.DESCRIPTOR, jobs_pb2.DESCRIPTOR],
+}
+
+
+@asynccontextmanager
+async def open_app(settings: Settings) -> AsyncIterator[App]:
+    """The gateway with its channels and its store, none of which has to answer yet.
+
+    No probe asks them: a gateway without them still says what is wrong, and answers without sessions.
+    """
+    async with AsyncExitStack() as stack:
+        stores = await stack.enter_async_context(_open_stores(settings))
+        channels = {
+            server: await stack.enter_async_context(open_channel(target, settings.channel))
+            for server, target in _targets(settings).items()
+        }
+        yield App(_registrations(settings, stores, channels))
+
+
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    sessions: RedisSessions
+    answers: RedisAnswers
+    feedback: RedisFeedback
+
+
+@asynccontextmanager
+async def _open_stores(settings: Settings) -> AsyncIterator[_Stores]:
+    async with open_redis(
+        settings.redis_url, settings.redis_timeout_s, settings.redis_max_connections
+    ) as redis:
+        yield _Stores(
+            RedisSessions(redis, settings.session_ttl_s, settings.max_session_turns, settings.max_sessions),
+            RedisAnswers(redis, settings.answer_ttl_s),
+            RedisFeedback(redis, settings.max_feedback),
+        )
+
+
+def _registrations(
+    settings: Settings, stores: _Stores, channels: Mapping[str, grpc.aio.Channel]
+) -> list[Registration]:
+    generator = GeneratorPeer(channels["generator_svc"])
+    models = Models(generator, settings.models_ttl_s)
+    retriever = RetrieverPeer(channels["retriever_svc"])
+    answering = Answering(retriever, generator, models, stores.sessions, stores.answers, _limits(settings))
+    catalog, encoder = IngestPeer(channels["ingest_svc"]), EmbedderPeer(channels["embedder_svc"])
+    pace = _pace(settings)
+    return [
+        _registration(
+            answers_pb2.DESCRIPTOR,
+            answers_pb2_grpc.add_AnswerServiceServicer_to_server,
+            # The stub's own methods answer NOT_IMPLEMENTED, here and below.
+            AnswerService(answering, stores.answers, pace),  # type: ignore[abstract]
+        ),
+        _registration(
+            sessions_pb2.DESCRIPTOR,
+            sessions_pb2_grpc.add_SessionServiceServicer_to_server,
+            SessionService(stores.sessions),
+        ),
+        _registration(
+            feedback_pb2.DESCRIPTOR,
+            feedback_pb2_grpc.add_FeedbackServiceServicer_to_server,
+            FeedbackService(stores.feedback, stores.answers),
+        ),
+        _registration(
+            openai_pb2.DESCRIPTOR,
+            openai_pb2_grpc.add_OpenAIServiceServicer_to_server,
+            OpenAIService(answering, catalog, encoder, pace),
+        ),
+        _registration(
+            mesh_pb2.DESCRIPTOR,
+            mesh_pb2_grpc.add_MeshServiceServicer_to_server,
+            MeshService(_servers(channels, settings.status_timeout_s), models),
+        ),
+        _registration(
+            api_keys_pb2.DESCRIPTOR,
+            api_keys_pb2_grpc.add_ApiKeyServiceServicer_to_server,
+            api_keys_pb2_grpc.ApiKeyServiceServicer(),  # type: ignore[abstract]
+        ),
+    ]
+
+
+def _registration(
+    contract: FileDescriptor, add: Callable[[Any, grpc.aio.Server], None], servicer: object
+) -> Registration:
+    (service,) = contract.services_by_name.values()
+    return Registration(service.full_name, add, servicer)
+
+
+def _servers(channels: Mapping[str, grpc.aio.Channel], timeout_s: float) -> list[ServerPeer]:
+    return [
+        ServerPeer(
+            server, [name for contract in contracts for name in _names(contract)], channels[server], timeout_s
+        )
+        for server, contracts in _SERVERS.items()
+    ]
+
+
+def _names(contract: FileDescriptor) -> list[str]:
+    return [service.full_name for service in contract.services_by_name.values()]
+
+
+def _targets(settings: Settings) -> dict[str, str]:
+    return {
+        "gateway": _own_target(settings.listen),
+        "retriever_svc": settings.retriever_target,
+        "generator_svc": settings.generator_target,
+        "embedder_svc": settings.embedder_target,
+        "ingest_svc": settings.ingest_target,
+    }
+
+
+def _own_target(listen: str) -> str:
+    """Where the gateway reaches itself: an address that means every interface is none to call."""
+    host, _, port = listen.rpartition(":")
+    return f"127.0.0.1:{port}" if host in ("", "0.0.0.0", "[::]", "::", "*") else listen  # noqa: S104
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        top_k=settings.top_k,
+        history_turns=settings.history_turns,
+        max_answer_tokens=settings.max_answer_tokens,
+        save_timeout_s=settings.save_timeout_s,
+    )
+
+
+def _pace(settings: Settings) -> Pace:
+    return Pace(
+        heartbeat_s=settings.heartbeat_s,
+        hold_s=settings.hold_s,
+        buffer_events=settings.buffer_events,
+        # Leaving means saving, which has its own limit.
+        leave_timeout_s=settings.save_timeout_s + 1,
+    )

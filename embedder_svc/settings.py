@@ -49,7 +49,7 @@ class Settings(ServerSettings):
     )
     matryoshka_dimensions: tuple[PositiveInt, ...] = Field(
         (),
-        description="Dimensions that vectors may be cut to (JSON); empty for those in the model's configuration.",
+        description="Dimensions that vectors may be cut to (JSON); empty for the model's own.",
     )
 
     max_batch_tokens: NonNegativeInt = Field(

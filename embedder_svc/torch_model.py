@@ -20,7 +20,7 @@ _RETRY_AFTER_S = 1.0
 
 def load(kind: Callable[..., Model], model: str, options: LoadOptions) -> Model:
     """The model, of a class of sentence-transformers, its limit lowered to `max_tokens`; raises LoadError."""
-    transformers_logging.disable_progress_bar()
+    _log_as_we_do()
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
@@ -34,6 +34,13 @@ def load(kind: Callable[..., Model], model: str, options: LoadOptions) -> Model:
         raise LoadError(f"{model}: {error}") from error
     loaded.max_seq_length = min(loaded.max_seq_length or options.max_tokens, options.max_tokens)
     return loaded  # type: ignore[no-any-return]
+
+
+def _log_as_we_do() -> None:
+    """Without a handler and progress bars of its own, transformers logs like everything else here."""
+    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_default_handler()
+    transformers_logging.enable_propagation()
 
 
 def tokenizer(model: Any) -> FastTokenizer:

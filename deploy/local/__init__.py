@@ -1,0 +1,1 @@
+"""The whole mesh on one machine: started, watched, restarted and stopped by one process."""

@@ -7,7 +7,7 @@ from meshkit.errors import ResourceExhausted
 
 
 class Permits:
-    """A number of permits, for the life of a server or an engine; belongs to one event loop, nothing to close."""
+    """So many permits, for the life of a server or an engine; belongs to one event loop, nothing to close."""
 
     def __init__(self, limit: int, retry_after_s: float) -> None:
         self.limit = limit

@@ -1,11 +1,9 @@
 """Channels to peers: what every call carries on, how it is retried, and how its end is made certain."""
 
-# ruff: noqa: ANN401 - stubs make calls of any type
-
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import grpc
 
@@ -28,8 +26,8 @@ async def open_channel(
 ) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to `target` (host:port or any gRPC name); open it in the loop that uses it.
 
-    Its calls carry on the deadline, identity, trace and request id of the call being served. `identity` is who the
-    calls act for where none is being served.
+    Its calls carry on the deadline, identity, trace and request id of the call being served. `identity` is
+    who the calls act for where none is being served.
     """
     settings = settings or ChannelSettings()
     async with grpc.aio.insecure_channel(target, options=_options(settings)) as channel:
@@ -57,8 +55,9 @@ def peer_errors(peer: str = "") -> Iterator[None]:
 class MeshChannel(grpc.aio.Channel):
     """A channel whose calls carry the current context on; made and closed by `open_channel`.
 
-    It wraps the four kinds of callable rather than adding gRPC's interceptors, which put a task before each call and
-    a generator around each stream: here the caller holds the call itself, and `cancel` reaches it at once.
+    It wraps the four kinds of callable rather than adding gRPC's interceptors, which put a task before each
+    call and a generator around each stream: here the caller holds the call itself, and `cancel` reaches it at
+    once.
     """
 
     def __init__(
@@ -118,7 +117,7 @@ class MeshChannel(grpc.aio.Channel):
         named = dict(given)
         return (*named.items(), *((key, value) for key, value in carried if key not in named))
 
-    async def __aenter__(self) -> "MeshChannel":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -128,7 +127,10 @@ class MeshChannel(grpc.aio.Channel):
         """Close the channel, cancelling the calls that are left after `grace` seconds."""
         await self._channel.close(grace)
 
-    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+    def get_state(  # gRPC's own signature
+        self,
+        try_to_connect: bool = False,  # noqa: FBT001, FBT002
+    ) -> grpc.ChannelConnectivity:
         """The state of the connection."""
         return self._channel.get_state(try_to_connect)
 

@@ -46,5 +46,5 @@ def using(deadline: Deadline) -> Iterator[Deadline]:
 
 
 def capped(default_s: float, max_s: float) -> Deadline:
-    """The current deadline, or `default_s` from now where there is none; never later than `max_s` from now."""
+    """The current deadline, or `default_s` from now without one; never later than `max_s` from now."""
     return min(current() or Deadline.after(default_s), Deadline.after(max_s))

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -44,7 +44,7 @@ class Resource:
 
 
 class MeshError(Exception):
-    """A failure with a published reason (`ragmesh.common.v1.ErrorReason`, without its prefix); raise a member.
+    """A failure with a published reason (`ragmesh.common.v1.ErrorReason` without prefix); raise a member.
 
     The message is for people and crosses the wire, so it holds nothing that the caller may not see.
     """
@@ -174,7 +174,7 @@ def not_found(type: str, name: str, reason: str) -> NotFound:
 
 
 @contextmanager
-def map_exceptions(table: Mapping[type[Exception], Callable[[Exception], MeshError]]) -> Iterator[None]:
+def map_exceptions(table: Mapping[type[Exception], Callable[[Any], MeshError]]) -> Iterator[None]:
     """Turn a driver's exceptions into members of the tree; the first entry that matches counts."""
     try:
         yield

@@ -80,7 +80,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         self._changed = asyncio.Event()
 
     def _status(self, service: str) -> health_pb2.HealthCheckResponse.ServingStatus:
-        """The status of a service, or of the whole server for ""; SERVICE_UNKNOWN for one that is not here."""
+        """The status of a service, or of the whole server for ""; SERVICE_UNKNOWN for one not here."""
         if service and service not in self._states:
             return health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
         asked = [self._states[service]] if service else self._states.values()
@@ -89,7 +89,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
             health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         )
 
-    async def Check(  # noqa: N802
+    async def Check(
         self, request: health_pb2.HealthCheckRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> health_pb2.HealthCheckResponse:
         """The status now; fails with NOT_FOUND for a service that is not here, as the protocol says."""
@@ -98,7 +98,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
             await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
         return health_pb2.HealthCheckResponse(status=status)
 
-    async def Watch(  # noqa: N802
+    async def Watch(
         self, request: health_pb2.HealthCheckRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         """The status now and at every change, until the server drains."""

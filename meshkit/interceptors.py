@@ -1,7 +1,5 @@
 """What every call passes on its way in and out, written once and fitted to all four kinds of call."""
 
-# ruff: noqa: ANN401 - messages are of any type here
-
 import asyncio
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
@@ -53,7 +51,7 @@ class Passage:
 Around = Callable[[Context], AbstractAsyncContextManager[Passage]]
 
 
-class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+class Interceptor(grpc.aio.ServerInterceptor):
     """Telemetry, errors, deadline, identity, validation and admission, in this order from the outside.
 
     Lives as long as its server. `tasks` holds the tasks that serve calls: each adds and removes itself.
@@ -209,8 +207,9 @@ def _single(handler: Handler, around: Around) -> Callable[..., Any]:
 def _streaming(handler: Handler, around: Around) -> Callable[..., Any]:
     behavior = _behavior(handler)
 
-    # A coroutine that writes, not a generator: gRPC drops a generator whose caller left while it was writing, and the
-    # clean-up waits for the garbage collector. Here the error comes out of `write` and closes everything at once.
+    # A coroutine that writes, not a generator: gRPC drops a generator whose caller left during a write, and
+    # its clean-up then runs in another task and context. Here `write` raises, and everything closes in its
+    # order.
     async def answer(raw: Any, context: Context) -> None:
         async with around(context) as passage:
             request = _requests(handler, raw, passage)

@@ -1,4 +1,4 @@
-"""Prometheus metrics of a server's calls, under the names of go-grpc-prometheus, and the endpoint that serves them."""
+"""Prometheus metrics of a server's calls, under the names of go-grpc-prometheus, and their endpoint."""
 
 import asyncio
 import time
@@ -73,7 +73,7 @@ class Observation:
 
 @asynccontextmanager
 async def open_metrics_endpoint(address: str, registry: CollectorRegistry) -> AsyncIterator[int]:
-    """Serve the registry over HTTP at host:port and yield the port taken; 0 and no endpoint for an empty address."""
+    """Serve the registry over HTTP at host:port and yield the port; an empty address: no endpoint, port 0."""
     if not address:
         yield 0
         return

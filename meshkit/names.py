@@ -9,7 +9,7 @@ _ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 
 
 def parse(template: str, name: str, field: str) -> dict[str, str]:
-    """The ids in a name, by the variables of a template such as `collections/{collection}/documents/{document}`.
+    """The ids in a name, by the variables of a template, `collections/{collection}` for instance.
 
     Raises InvalidArgument with the violation of `field`, the request field that held the name.
     """
@@ -20,7 +20,7 @@ def parse(template: str, name: str, field: str) -> dict[str, str]:
 
 
 def format(template: str, **ids: str) -> str:
-    """The name that a template and its ids make; raises ValueError for an id that parse would not read back."""
+    """The name that a template and its ids make; raises ValueError for an id that parse would refuse."""
     name = template.format_map(ids)
     if _pattern(template).fullmatch(name) is None:
         raise ValueError(f"{name!r} is not of the form {template}")

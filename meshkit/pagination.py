@@ -20,15 +20,15 @@ def page_size(requested: int, default: int = 50, maximum: int = 1000) -> int:
 def encode(cursor: str, scope: str) -> str:
     """The token for the page that begins at `cursor`.
 
-    `scope` is the method with all that selects and orders its list (tenant, parent, filter): a token is good only
-    where the scope is the same. The token hides the cursor from view, not from an attacker.
+    `scope` is the method with all that selects and orders its list (tenant, parent, filter): a token is good
+    only where the scope is the same. The token hides the cursor from view, not from an attacker.
     """
     text = cursor.encode()
     return base64.urlsafe_b64encode(_sum(text, scope) + text).decode().rstrip("=")
 
 
 def decode(token: str, scope: str) -> str:
-    """The cursor in a token, "" for the empty token of the first page; raises InvalidArgument for any other."""
+    """The cursor in a token, "" for the first page's empty one; raises InvalidArgument for any other."""
     if not token:
         return ""
     try:

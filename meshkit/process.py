@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(settings_class: type[_Settings], open_app: OpenApp[_Settings]) -> None:
-    """Serve until SIGTERM or SIGINT, drain, and exit with 0; with 1 where the start fails, 2 for bad settings.
+    """Serve until SIGTERM or SIGINT, drain, exit with 0; with 1 where the start fails, 2 for bad settings.
 
     A second signal ends the process at once.
     """
@@ -40,7 +40,8 @@ async def _run(settings: _Settings, open_app: OpenApp[_Settings]) -> int:
         except asyncio.CancelledError:
             logger.info("stopped while starting")
         except Exception as error:
-            logger.error("cannot serve: %s: %s", type(error).__name__, error)
+            # One line for who runs it; the traceback is for who asks for more.
+            logger.error("cannot serve: %s: %s", type(error).__name__, error)  # noqa: TRY400
             logger.debug("in detail", exc_info=error)
             return 1
     return 0
@@ -59,7 +60,7 @@ def _this_task() -> asyncio.Task[Any]:
 
 @contextmanager
 def _stopping_on_signals() -> Iterator[None]:
-    """Cancel the current task at the first SIGTERM or SIGINT; leave the second to the system's own handling."""
+    """Cancel the current task at the first SIGTERM or SIGINT; the second ends the process as usual."""
     loop, task = asyncio.get_running_loop(), _this_task()
 
     def stop() -> None:

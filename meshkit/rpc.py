@@ -13,7 +13,7 @@ _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 
 @dataclass(frozen=True, slots=True)
 class Rpc:
-    """A call: its service's full name, its method's name, and the id that every hop of the question shares."""
+    """A call: its service's full name, its method's name, and the id that every hop shares."""
 
     service: str
     method: str
@@ -44,7 +44,7 @@ def serving(rpc: Rpc) -> Iterator[None]:
 
 
 def from_wire(path: str, metadata: Mapping[str, str | bytes]) -> Rpc:
-    """The call to `/package.Service/Method`, with the caller's request id or, where it has none, a new one."""
+    """The call to `/package.Service/Method`, with the caller's request id or, for want of one, a new one."""
     service, _, method = path.removeprefix("/").rpartition("/")
     given = metadata.get(REQUEST_ID_KEY)
     kept = isinstance(given, str) and _REQUEST_ID.fullmatch(given)

@@ -22,6 +22,8 @@ from meshkit.settings import ServerSettings
 from meshkit.telemetry import open_telemetry
 from ragmesh.common.v1 import server_pb2_grpc
 
+__all__ = ["App", "Load", "Registration", "RunningServer", "open_server"]
+
 logger = logging.getLogger(__name__)
 
 _REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
@@ -40,9 +42,9 @@ class Registration:
 class App:
     """What a process serves; made by its `open_app`, which also closes what stands behind it.
 
-    A probe answers for the registered service whose name is its key; a service without one serves as long as its
-    process. `load` is told by GetServerInfo, by default the calls running. `collectors` join the server's metrics;
-    make them with `registry=None`.
+    A probe answers for the registered service whose name is its key; a service without one serves as long as
+    its process. `load` is told by GetServerInfo, by default the calls running. `collectors` join the server's
+    metrics; make them with `registry=None`.
     """
 
     registrations: Sequence[Registration]
@@ -63,7 +65,7 @@ class RunningServer:
 async def open_server(
     settings: ServerSettings, app: App, processors: Sequence[SpanProcessor] = ()
 ) -> AsyncIterator[RunningServer]:
-    """Serve the app on `settings.listen` and drain when the body ends; `processors` get the spans of its calls.
+    """Serve the app on `settings.listen`, drain when the body ends; `processors` get the spans of its calls.
 
     Raises OSError where the address cannot be had, ValueError where a probe is for no service.
     """
@@ -126,7 +128,7 @@ def _bind(server: grpc.aio.Server, address: str) -> int:
 async def _drain(
     settings: ServerSettings, server: grpc.aio.Server, state: Health, interceptor: Interceptor
 ) -> None:
-    """Say NOT_SERVING, let balancers notice, let running calls end, cut off the rest and wait for its clean-up."""
+    """Say NOT_SERVING, let balancers notice, let running calls end, cut off the rest, await its clean-up."""
     state.drain()
     await asyncio.sleep(settings.drain_notice_s)
     await server.stop(settings.drain_grace_s)
@@ -139,8 +141,8 @@ async def _drain(
 def _options(settings: ServerSettings) -> list[tuple[str, Any]]:
     ping_ms = round(settings.min_ping_interval_s * 1000)
     return [
-        # A message over the limit is refused with its reason by the interceptor; gRPC itself would only cut the call
-        # off, so its own limit is the wall behind.
+        # A message over the limit is refused with its reason by the interceptor; gRPC itself would only cut
+        # the call off, so its own limit is the wall behind.
         ("grpc.max_receive_message_length", 2 * settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         # Without these two a silent stream whose caller pings it is killed with "Too many pings".

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from meshkit.health import Health
+from meshkit.health import Health, ServiceState
 from ragmesh.common.v1 import server_pb2, server_pb2_grpc
 
 SERVICE = server_pb2.DESCRIPTOR.services_by_name["ServerService"].full_name
@@ -16,7 +16,7 @@ SERVICE = server_pb2.DESCRIPTOR.services_by_name["ServerService"].full_name
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The work that a server has: calls (or whatever it counts) running, waiting, and the most that run at once."""
+    """The work that a server has: calls running, calls waiting, and the most that run at once."""
 
     running: int
     waiting: int
@@ -33,7 +33,7 @@ class ServerInfoServicer(server_pb2_grpc.ServerServiceServicer):
         self._start_time = Timestamp()
         self._start_time.GetCurrentTime()
 
-    async def GetServerInfo(  # noqa: N802
+    async def GetServerInfo(
         self, request: server_pb2.GetServerInfoRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> server_pb2.GetServerInfoResponse:
         """The server as it is now; its services in the order in which they were registered."""
@@ -42,19 +42,16 @@ class ServerInfoServicer(server_pb2_grpc.ServerServiceServicer):
             name=self._name,
             version=_version(),
             start_time=self._start_time,
-            services=[
-                _health(service, state.serving, state.message)
-                for service, state in self._health.states().items()
-            ],
+            services=[_health(service, state) for service, state in self._health.states().items()],
             load=server_pb2.Load(running=load.running, waiting=load.waiting, limit=load.limit),
         )
         return server_pb2.GetServerInfoResponse(server=server)
 
 
-def _health(service: str, serving: bool, message: str) -> server_pb2.ServiceHealth:
+def _health(service: str, state: ServiceState) -> server_pb2.ServiceHealth:
     kind = server_pb2.ServiceHealth
-    state = kind.STATE_SERVING if serving else kind.STATE_NOT_SERVING
-    return server_pb2.ServiceHealth(service=service, state=state, message=message)
+    word = kind.STATE_SERVING if state.serving else kind.STATE_NOT_SERVING
+    return server_pb2.ServiceHealth(service=service, state=word, message=state.message)
 
 
 def _version() -> str:

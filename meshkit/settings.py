@@ -95,7 +95,7 @@ _Settings = TypeVar("_Settings", bound=ServerSettings)
 
 
 def load(settings_class: type[_Settings]) -> _Settings:
-    """The settings from the environment; says on stderr which variables are wrong and exits with 2 where any is."""
+    """The settings from the environment; where any is wrong, names it on stderr and exits with 2."""
     problems = list(_unknown_variables(settings_class))
     settings: _Settings | None = None
     try:

@@ -16,8 +16,8 @@ _Detail = TypeVar("_Detail", bound=Message)
 
 DOMAIN = "ragmesh"
 DETAILS_KEY = "grpc-status-details-bin"
-# A status travels in HTTP/2 trailers, in base64, and gRPC drops trailers of more than 8 KiB with all that is in them.
-# These bounds keep the largest under 7 KiB.
+# A status travels in HTTP/2 trailers, in base64, and gRPC drops trailers of more than 8 KiB with all that is
+# in them. These bounds keep the largest under 7 KiB.
 _MAX_TEXT_BYTES = 192
 _MAX_MESSAGE_BYTES = 256
 _MAX_METADATA_ITEMS = 8
@@ -28,9 +28,9 @@ _MEMBERS: dict[str, type[errors.MeshError]] = {
 }
 _CODES: dict[str, grpc.StatusCode] = {code: grpc.StatusCode[code] for code in _MEMBERS}
 
-# What a failed call means where its server sent no details: the transport or a proxy spoke, and its words may tell
-# of things that are not the caller's business. A server of ours that fails always sends details, so INTERNAL and
-# UNKNOWN without them mean that it died while answering.
+# What a failed call means where its server sent no details: the transport or a proxy spoke, and its words may
+# tell of things that are not the caller's business. A server of ours that fails always sends details, so
+# INTERNAL and UNKNOWN without them mean that it died while answering.
 _UNANSWERED = (errors.Unavailable, "PEER_UNAVAILABLE", "a service that this call needs does not answer")
 _BARE: dict[grpc.StatusCode, tuple[type[errors.MeshError], str, str]] = {
     grpc.StatusCode.UNAVAILABLE: _UNANSWERED,
@@ -59,7 +59,7 @@ def grpc_code(error: errors.MeshError) -> grpc.StatusCode:
 
 
 def to_status(error: errors.MeshError) -> status_pb2.Status:
-    """The error with its details, each text cut and each list shortened so that the whole fits HTTP/2 trailers."""
+    """The error with its details, texts cut and lists shortened so that the whole fits HTTP/2 trailers."""
     number: int = grpc_code(error).value[0]
     details = [_packed(detail) for detail in _details(error)]
     return status_pb2.Status(code=number, message=_cut(error.message, _MAX_MESSAGE_BYTES), details=details)

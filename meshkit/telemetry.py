@@ -43,8 +43,8 @@ def trace_ids() -> tuple[str, str]:
 class Telemetry:
     """The tracer and the metrics of one server; lives as long as the server, opened and closed with it.
 
-    opentelemetry-instrumentation-grpc is not used: its asyncio interceptors turn a stream into a generator of their
-    own, which loses the call that `cancel` must reach and leaves a handler's clean-up to the garbage collector.
+    opentelemetry-instrumentation-grpc is not used: it serves a stream as a generator, which is closed in
+    another context when the caller leaves, and then fails to detach its span.
     """
 
     def __init__(self, tracer: Tracer, registry: CollectorRegistry, metrics_port: int) -> None:
@@ -110,7 +110,7 @@ def _describe(span: Span, rpc: Rpc, code: grpc.StatusCode) -> None:
 async def open_telemetry(
     settings: ServerSettings, collectors: Sequence[Collector] = (), processors: Sequence[SpanProcessor] = ()
 ) -> AsyncIterator[Telemetry]:
-    """A server's telemetry: `collectors` join its metrics, `processors` get its spans beside the OTLP exporter."""
+    """A server's telemetry: `collectors` join its metrics, `processors` get its spans beside OTLP's."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)

@@ -1,6 +1,4 @@
-"""What a request message must be: bytes of its type, not too large, and within the rules its contract gives."""
-
-# ruff: noqa: ANN401 - stubs make deserialisers of any type
+"""What a request message must be: bytes of its type, not too large, within the rules of its contract."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from meshkit.errors import FieldViolation, InvalidArgument, MeshError
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Takes the place of a message that could not be read: gRPC answers a raising deserialiser with INTERNAL."""
+    """Stands for a message that could not be read: gRPC answers a raising deserialiser with INTERNAL."""
 
     error: MeshError
 

@@ -15,7 +15,7 @@ ALICE = Identity("acme", "alice", frozenset({"ask", "ingest"}))
 
 
 class Echo:
-    """A servicer of the four kinds: answers each request with its text and number; Count repeats it `number` times."""
+    """Answers each request with its own text and number; Count does so `number` times."""
 
     def __init__(self, wire: Any) -> None:
         self.wire = wire
@@ -55,7 +55,9 @@ def app_of(wire: Any, servicer: object, **more: Any) -> App:
     return App([Registration(NAME, wire.add_ProbeServiceServicer_to_server, servicer)], **more)
 
 
-async def invoke(channel: grpc.aio.Channel, wire: Any, kind: str, request: Any, **options: Any) -> list[Any]:
+async def invoke(
+    channel: grpc.aio.Channel, wire: Any, kind: str, request: Any, *, service: str = NAME, **options: Any
+) -> list[Any]:
     """Make a call of the kind with one request, raw bytes or a message, and return its responses."""
 
     def serialized(request: Any) -> bytes:
@@ -69,6 +71,6 @@ async def invoke(channel: grpc.aio.Channel, wire: Any, kind: str, request: Any, 
         kind in ("server_stream", "bidi_stream"),
     )
     make = getattr(channel, f"{'stream' if streams_in else 'unary'}_{'stream' if streams_out else 'unary'}")
-    method = make(f"/{NAME}/{METHODS[kind]}", serialized, wire.ProbeResponse.FromString)
+    method = make(f"/{service}/{METHODS[kind]}", serialized, wire.ProbeResponse.FromString)
     call = method(requests() if streams_in else request, **options)
     return [response async for response in call] if streams_out else [await call]

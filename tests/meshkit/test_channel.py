@@ -14,7 +14,7 @@ from meshkit.channel import peer_errors, streaming
 from meshkit.deadline import Deadline
 from meshkit.settings import ChannelSettings, ServerSettings
 from meshkit.testing import connect, serve
-from tests.meshkit.probe import ALICE, KINDS, METHODS, NAME, Echo, app_of, invoke
+from tests.meshkit.probe import ALICE, KINDS, Echo, app_of, invoke
 
 
 class Relay:
@@ -85,6 +85,7 @@ class Waiting(Echo):
 
 
 def remaining_s() -> float:
+    """The time that the handler has."""
     limit = deadline.current()
     return limit.remaining_s() if limit else -1.0
 
@@ -288,6 +289,6 @@ async def test_plain_caller(wire: Any) -> None:
     """A channel of gRPC's own gets the status in the standard trailer, which other languages read."""
     async with serve(app_of(wire, Echo(wire))) as address, grpc.aio.insecure_channel(address) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await channel.unary_unary(f"/{NAME}/{METHODS['unary']}")(b"")
+            await invoke(channel, wire, "unary", wire.ProbeRequest())
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
     assert "grpc-status-details-bin" in dict(caught.value.trailing_metadata())

@@ -82,12 +82,16 @@ def test_details() -> None:
 )
 def test_status_without_details(code: str, member: type[errors.MeshError], reason: str) -> None:
     """A status that is not a server's of ours gets fixed words, whatever it says."""
-    error = status.from_rpc_error(failure(grpc.StatusCode[code], "connect to 10.0.0.7: password"), "retriever")
+    error = status.from_rpc_error(
+        failure(grpc.StatusCode[code], "connect to 10.0.0.7: password"), "retriever"
+    )
     assert (type(error), error.reason, error.metadata) == (member, reason, {"peer": "retriever"})
     assert "password" not in error.message
 
 
-@pytest.mark.parametrize("trailer", [b"\xff\xff", b"", status.to_status(errors.Internal("A", "b")).SerializeToString()[:-3]])
+@pytest.mark.parametrize(
+    "trailer", [b"\xff\xff", b"", status.to_status(errors.Internal("A", "b")).SerializeToString()[:-3]]
+)
 def test_broken_details(trailer: bytes) -> None:
     """Details that cannot be read count as none."""
     error = status.from_rpc_error(failure(grpc.StatusCode.NOT_FOUND, "secret", (status.DETAILS_KEY, trailer)))
@@ -100,7 +104,10 @@ def test_details_of_another_domain() -> None:
     info = error_details_pb2.ErrorInfo(reason="X", domain="example.com")
     sent.details[0].Pack(info)
     trailer = (status.DETAILS_KEY, sent.SerializeToString())
-    assert status.from_rpc_error(failure(grpc.StatusCode.NOT_FOUND, "secret", trailer)).reason == "INTERNAL_ERROR"
+    assert (
+        status.from_rpc_error(failure(grpc.StatusCode.NOT_FOUND, "secret", trailer)).reason
+        == "INTERNAL_ERROR"
+    )
 
 
 def test_invalid() -> None:
@@ -118,8 +125,8 @@ def test_not_found() -> None:
 
 
 def test_map_exceptions() -> None:
-    """A driver's exception becomes the member that the first matching entry makes, with its cause; others pass."""
-    table = {
+    """A driver's exception becomes what the first matching entry makes, with its cause; others pass."""
+    table: dict[type[Exception], Any] = {
         ConnectionError: lambda _: errors.Unavailable("STORE_UNAVAILABLE", "no store"),
         OSError: lambda _: errors.DataLoss("STORE_UNAVAILABLE", "broken store"),
     }
@@ -151,7 +158,7 @@ def test_reason_is_documented(reason: str, comment: str) -> None:
 
 def test_reasons_are_all_documented() -> None:
     """No value of the enum is without a comment."""
-    values = [name.removeprefix(PREFIX) for name in error_reason_pb2.ErrorReason.keys()]
+    values = [name.removeprefix(PREFIX) for name in error_reason_pb2.ErrorReason.DESCRIPTOR.values_by_name]
     assert [reason for reason, _ in documented()] == values
 
 
@@ -173,7 +180,9 @@ def _called(node: ast.Call) -> str:
 
 def test_reasons_are_published() -> None:
     """Every reason that the source raises is in the contract's enum."""
-    published = {name.removeprefix(PREFIX) for name in error_reason_pb2.ErrorReason.keys()}
+    published = {name.removeprefix(PREFIX) for name in error_reason_pb2.ErrorReason.DESCRIPTOR.values_by_name}
     raised = list(raised_reasons())
-    assert ("OVERLOADED", "admission.py") in {(reason, place.split("/")[1].split(":")[0]) for reason, place in raised}
+    assert ("OVERLOADED", "admission.py") in {
+        (reason, place.split("/")[1].split(":")[0]) for reason, place in raised
+    }
     assert [(reason, place) for reason, place in raised if reason not in published] == []

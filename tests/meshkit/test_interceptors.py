@@ -14,7 +14,7 @@ from meshkit.settings import ServerSettings
 from meshkit.testing import connect, serve
 from tests.meshkit.probe import ALICE, KINDS, METHODS, NAME, Echo, app_of, invoke
 
-SETTINGS = {"metrics_listen": "", "drain_grace_s": 0.2}
+SETTINGS: dict[str, Any] = {"metrics_listen": "", "drain_grace_s": 0.2}
 
 
 async def refused(wire: Any, servicer: Echo, kind: str, request: Any, **settings: Any) -> errors.MeshError:
@@ -219,7 +219,7 @@ async def test_identity_in_the_handler(wire: Any, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_maximum_deadline(wire: Any, kind: str) -> None:
-    """A call past the server's maximum ends DEADLINE_EXCEEDED though its caller would wait, and its handler ends."""
+    """A call past the server's maximum ends DEADLINE_EXCEEDED, and its handler with it."""
     servicer = Slow(wire)
     error = await refused(wire, servicer, kind, wire.ProbeRequest(), max_deadline_s=0.1)
     assert isinstance(error, errors.DeadlineExceeded)
@@ -264,7 +264,7 @@ async def test_handlers_own_timeout(wire: Any) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_admission(wire: Any, kind: str) -> None:
-    """Past the limit a call is refused at once with RetryInfo and the state; the permit comes back afterwards."""
+    """Past the limit a call is refused at once with RetryInfo; a call that leaves gives its permit back."""
     servicer = Slow(wire)
     settings = ServerSettings(**SETTINGS, max_concurrent_rpcs=1, overload_retry_after_s=2.5)
     async with serve(app_of(wire, servicer), settings) as address, connect(address, ALICE) as channel:
@@ -311,7 +311,7 @@ async def test_wrong_answer(wire: Any) -> None:
 
 
 async def test_reader_that_leaves_a_blocked_writer(wire: Any) -> None:
-    """A handler blocked in writing to a reader that took nothing is cleaned up as soon as the reader leaves."""
+    """A handler blocked in a write is cleaned up as soon as its reader leaves."""
     ended = asyncio.Event()
 
     class Pouring(Echo):

@@ -50,7 +50,8 @@ async def open_app(settings):
     if settings.fail:
         raise ConnectionError("no store at redis")
     try:
-        yield App([Registration("meshkit.test.v1.ProbeService", probe_pb2_grpc.add_ProbeServiceServicer_to_server, Probe())])
+        add = probe_pb2_grpc.add_ProbeServiceServicer_to_server
+        yield App([Registration("meshkit.test.v1.ProbeService", add, Probe())])
     finally:
         print("app closed", flush=True)
 
@@ -104,17 +105,33 @@ async def started(wire: Any, **settings: str) -> AsyncIterator[Process]:
             await process.communicate()
 
 
+@asynccontextmanager
+async def counting(wire: Any, port: int, number: int) -> AsyncIterator[Any]:
+    """An open call to Count of the process at the port."""
+    request = wire.ProbeRequest(number=number)
+    async with (
+        connect(f"127.0.0.1:{port}", ALICE) as channel,
+        streaming(wire.ProbeServiceStub(channel).Count(request)) as call,
+    ):
+        yield call
+
+
+async def read_all(call: Any) -> None:
+    """Read until the stream ends."""
+    while await call.read():
+        pass
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_first_signal(wire: Any, number: signal.Signals) -> None:
     """The first signal drains: the running stream ends whole, the app is closed, the exit code is 0."""
     async with started(wire) as service:
         serving = await service.line("serving on")
-        async with connect(f"127.0.0.1:{serving['port']}", ALICE) as channel:
-            async with streaming(wire.ProbeServiceStub(channel).Count(wire.ProbeRequest(number=20))) as call:
-                assert (await call.read()).number == 0
-                service.process.send_signal(number)
-                left = [(await call.read()).number for _ in range(19)]
-                assert await call.read() is grpc.aio.EOF
+        async with counting(wire, serving["port"], 20) as call:
+            assert (await call.read()).number == 0
+            service.process.send_signal(number)
+            left = [(await call.read()).number for _ in range(19)]
+            assert await call.read() is grpc.aio.EOF
         code, out, _ = await service.ended()
     assert left == list(range(1, 20))
     assert (code, out.splitlines()[-1]) == (0, "app closed")
@@ -124,15 +141,12 @@ async def test_second_signal(wire: Any) -> None:
     """A second signal ends the process at once, in the middle of the drain."""
     async with started(wire, drain_grace_s="60") as service:
         serving = await service.line("serving on")
-        async with connect(f"127.0.0.1:{serving['port']}", ALICE) as channel:
-            async with streaming(
-                wire.ProbeServiceStub(channel).Count(wire.ProbeRequest(number=100000))
-            ) as call:
-                await call.read()
-                service.process.terminate()
-                await service.line("draining")
-                service.process.terminate()
-                code, out, _ = await service.ended()
+        async with counting(wire, serving["port"], 100_000) as call:
+            await call.read()
+            service.process.terminate()
+            await service.line("draining")
+            service.process.terminate()
+            code, out, _ = await service.ended()
     assert code == -signal.SIGTERM
     assert "app closed" not in out
 
@@ -141,16 +155,11 @@ async def test_killed(wire: Any) -> None:
     """A caller in the middle of a stream learns at once that the process was killed, as UNAVAILABLE."""
     async with started(wire) as service:
         serving = await service.line("serving on")
-        async with connect(f"127.0.0.1:{serving['port']}", ALICE) as channel:
-            async with streaming(
-                wire.ProbeServiceStub(channel).Count(wire.ProbeRequest(number=100000))
-            ) as call:
-                await call.read()
-                service.process.kill()
-                async with asyncio.timeout(5):
-                    with pytest.raises(errors.Unavailable, match="PEER_UNAVAILABLE"), peer_errors():
-                        while await call.read():
-                            pass
+        async with counting(wire, serving["port"], 100_000) as call:
+            await call.read()
+            service.process.kill()
+            with pytest.raises(errors.Unavailable, match="PEER_UNAVAILABLE"), peer_errors():
+                await asyncio.wait_for(read_all(call), 5)
 
 
 async def test_signal_while_starting(wire: Any) -> None:
@@ -212,9 +221,8 @@ async def test_collector_that_is_not_there(wire: Any, unused_tcp_port: int) -> N
     """A trace collector that does not answer holds up neither the calls nor the end."""
     async with started(wire, otlp_endpoint=f"127.0.0.1:{unused_tcp_port}", drain_grace_s="1") as service:
         serving = await service.line("serving on")
-        async with connect(f"127.0.0.1:{serving['port']}", ALICE) as channel:
-            async with streaming(wire.ProbeServiceStub(channel).Count(wire.ProbeRequest(number=1))) as call:
-                assert [response.number async for response in call] == [0]
+        async with counting(wire, serving["port"], 1) as call:
+            assert [response.number async for response in call] == [0]
         service.process.terminate()
         async with asyncio.timeout(10):
             code, out, _ = await service.ended()

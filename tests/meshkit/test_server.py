@@ -51,7 +51,7 @@ async def info(channel: grpc.aio.Channel) -> Any:
     ("answer", "status"), [(True, SERVING), (False, NOT_SERVING), (ValueError("secret"), NOT_SERVING)]
 )
 async def test_check(wire: Any, answer: Any, status: int) -> None:
-    """Check gives what a service's probe found, for the service and for the whole server, and needs no identity."""
+    """Check gives what the probe found, for the service and the whole server, to anybody."""
     app = app_of(wire, Echo(wire), probes={NAME: Probe(answer)})
     async with serve(app, QUICK) as address, connect(address) as channel:
         assert [await check(channel, NAME), await check(channel, "")] == [status, status]
@@ -74,9 +74,9 @@ async def test_probe_that_hangs(wire: Any) -> None:
         return True
 
     settings = QUICK.model_copy(update={"probe_timeout_s": 0.05})
-    async with asyncio.timeout(5), serve(app_of(wire, Echo(wire), probes={NAME: hang}), settings) as address:
-        async with connect(address) as channel:
-            assert await check(channel, NAME) == NOT_SERVING
+    app = app_of(wire, Echo(wire), probes={NAME: hang})
+    async with asyncio.timeout(5), serve(app, settings) as address, connect(address) as channel:
+        assert await check(channel, NAME) == NOT_SERVING
 
 
 async def test_watch(wire: Any) -> None:
@@ -107,7 +107,7 @@ async def test_watch_of_an_unknown_service(wire: Any) -> None:
 
 
 async def test_server_info(wire: Any) -> None:
-    """GetServerInfo gives name, version, start, load, and the state of each service with the reason in our own words."""
+    """GetServerInfo tells name, version, start, load and each service's state, without a driver's words."""
     app = app_of(wire, Echo(wire), probes={NAME: Probe(ValueError("secret"))}, load=lambda: Load(2, 1, 8))
     async with serve(app, QUICK) as address, connect(address) as channel:
         server = await info(channel)
@@ -141,7 +141,7 @@ async def test_probe_of_no_service(wire: Any) -> None:
 async def test_reflection(wire: Any, version: str) -> None:
     """Reflection lists the services and gives the file of each one listed, in both versions, to anybody."""
     async with serve(app_of(wire, Echo(wire))) as address, connect(address) as channel:
-        ask = channel.stream_stream(
+        ask: Any = channel.stream_stream(
             f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
             reflection_pb2.ServerReflectionRequest.SerializeToString,
             reflection_pb2.ServerReflectionResponse.FromString,
@@ -155,6 +155,12 @@ async def test_reflection(wire: Any, version: str) -> None:
         await call.done_writing()
         assert await call.read() is grpc.aio.EOF
     assert {NAME, "grpc.health.v1.Health", "ragmesh.common.v1.ServerService"} <= set(listed)
+
+
+async def read_all(call: Any) -> None:
+    """Read until the stream ends."""
+    while await call.read():
+        pass
 
 
 class Streaming(Echo):
@@ -180,7 +186,8 @@ async def test_drain(wire: Any) -> None:
     order: list[str] = []
 
     async def watch(channel: grpc.aio.Channel) -> None:
-        async for answer in health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest()):
+        call = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        while answer := await call.read():
             order.append("serving" if answer.status == SERVING else "not serving")
         order.append("watch ended")
 
@@ -211,8 +218,7 @@ async def test_drain_cuts_off(wire: Any) -> None:
         await call.read()
         await server.__aexit__(None, None, None)
         with pytest.raises(errors.Unavailable), peer_errors():
-            while await call.read():
-                pass
+            await read_all(call)
     assert servicer.ended == "cut off"
 
 

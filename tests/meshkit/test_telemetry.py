@@ -105,7 +105,7 @@ async def test_made_up_methods_make_no_series(wire: Any) -> None:
         connect(f"127.0.0.1:{server.port}", ALICE) as channel,
     ):
         with pytest.raises(grpc.aio.AioRpcError):
-            await channel.unary_unary("/made.up/Name")(b"")
+            await invoke(channel, wire, "unary", wire.ProbeRequest(), service="made.up")
         metrics = await scrape(server.metrics_port)
     assert not any("made.up" in name for name in metrics)
 
@@ -129,7 +129,7 @@ async def test_one_span(wire: Any, kind: str) -> None:
 
 
 async def test_log_line(wire: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """A log line written inside a call is JSON and names the call, its ids and its tenant, and no header's value."""
+    """A log line written inside a call is JSON and names the call, its ids and its tenant, no header."""
 
     class Logging(Echo):
         async def seen(self, request: Any, context: Any) -> Any:

@@ -142,7 +142,8 @@ end
 -- Envoy's own words, for refusals that have none of ours: why a token or a body is not valid.
 local function words(handle, refusal, grpc)
   local text = refusal[5] or (grpc and handle:headers():get("grpc-message")) or body_text(handle)
-  return text ~= "" and text:sub(1, 256) or "refused by the edge"
+  -- They may repeat what the caller sent, which may be no UTF-8.
+  return text ~= "" and text:sub(1, 256):gsub("[\128-\255]", "?") or "refused by the edge"
 end
 
 local function refuse(handle, surface, cause, status)

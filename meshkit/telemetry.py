@@ -65,6 +65,7 @@ class Telemetry:
             {key: value for key, value in metadata.items() if isinstance(value, str)}
         )
         observation = Observation(self._metrics, rpc, kind)
+        deadline_s = context.time_remaining()
         code = grpc.StatusCode.OK
         with self._tracer.start_as_current_span(
             rpc.name, parent, SpanKind.SERVER, record_exception=False, set_status_on_exception=False
@@ -77,10 +78,14 @@ class Telemetry:
             finally:
                 _describe(span, rpc, code)
                 observation.ended(code.name)
-                level = logging.DEBUG if code is grpc.StatusCode.OK else logging.INFO
-                logger.log(
-                    level, "answered", extra={"code": code.name, "duration_s": observation.elapsed_s()}
-                )
+                _log(code, observation.elapsed_s(), deadline_s)
+
+
+def _log(code: grpc.StatusCode, duration_s: float, deadline_s: float | None) -> None:
+    """One line a call, with the time that its caller gave it; an answer as it should be is for debugging only."""
+    level = logging.DEBUG if code is grpc.StatusCode.OK else logging.INFO
+    given = {} if deadline_s is None else {"deadline_s": round(deadline_s, 6)}
+    logger.log(level, "answered", extra={"code": code.name, "duration_s": round(duration_s, 6), **given})
 
 
 def _code(error: BaseException, context: "grpc.aio.ServicerContext[Any, Any]") -> grpc.StatusCode:

@@ -27,9 +27,7 @@ from ragmesh.ingest.v1 import collections_pb2, collections_pb2_grpc, documents_p
 from ragmesh.retriever.v1 import retriever_pb2, retriever_pb2_grpc
 
 TOKEN = "let-me-in"  # a token of this test mesh only
-CITATION = chunk_pb2.Citation(
-    number=1, title="Leave", uri="leave.md", page=2, heading_path=["Leave", "Parents"]
-)
+CITATION = chunk_pb2.Citation(number=1, title="Leave", uri="leave.md", page=2, heading_path=["Leave", "Parents"])
 
 
 def status(
@@ -74,9 +72,7 @@ class Answers(answers_pb2_grpc.AnswerServiceServicer):
             message = f"no collection {request.collection}"
             await refuse(context, status(grpc.StatusCode.NOT_FOUND, "COLLECTION_NOT_FOUND", message))
         word = request.question.split()[0]
-        yield _event(
-            1, started=events_pb2.Started(answer="answers/a1", session="sessions/s1", model="extractive")
-        )
+        yield _event(1, started=events_pb2.Started(answer="answers/a1", session="sessions/s1", model="extractive"))
         if word == "abstain":
             abstained = events_pb2.Answer(
                 finish_reason=events_pb2.FINISH_REASON_ABSTAINED,
@@ -100,9 +96,7 @@ class Answers(answers_pb2_grpc.AnswerServiceServicer):
 
     async def AskOnce(self, request: Any, context: Any) -> answers_pb2.AskOnceResponse:
         await check_token(context)
-        return answers_pb2.AskOnceResponse(
-            answer=events_pb2.Answer(question=request.ask.question, text="Thirty.")
-        )
+        return answers_pb2.AskOnceResponse(answer=events_pb2.Answer(question=request.ask.question, text="Thirty."))
 
     async def _stay(self) -> None:
         try:
@@ -129,22 +123,14 @@ class Mesh(mesh_pb2_grpc.MeshServiceServicer):
 
     async def GetMeshStatus(self, request: Any, context: Any) -> mesh_pb2.GetMeshStatusResponse:
         await check_token(context)
-        state = (
-            server_pb2.ServiceHealth.STATE_NOT_SERVING
-            if self.broken
-            else server_pb2.ServiceHealth.STATE_SERVING
-        )
+        state = server_pb2.ServiceHealth.STATE_NOT_SERVING if self.broken else server_pb2.ServiceHealth.STATE_SERVING
         servers = [
             server_pb2.ServerInfo(
                 name="gateway",
                 version="0.1.0",
-                services=[
-                    server_pb2.ServiceHealth(service="a", state=server_pb2.ServiceHealth.STATE_SERVING)
-                ],
+                services=[server_pb2.ServiceHealth(service="a", state=server_pb2.ServiceHealth.STATE_SERVING)],
             ),
-            server_pb2.ServerInfo(
-                name="generator_svc", services=[server_pb2.ServiceHealth(service="b", state=state)]
-            ),
+            server_pb2.ServerInfo(name="generator_svc", services=[server_pb2.ServiceHealth(service="b", state=state)]),
         ]
         return mesh_pb2.GetMeshStatusResponse(servers=servers)
 
@@ -164,9 +150,7 @@ class Retriever(retriever_pb2_grpc.RetrieverServiceServicer):
         if request.filter:
             message = "the filter does not parse"
             violations = {"filter": "expected a value at 7"}
-            await refuse(
-                context, status(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FILTER", message, violations)
-            )
+            await refuse(context, status(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FILTER", message, violations))
         chunk = chunk_pb2.Chunk(
             name="collections/handbook/documents/leave/chunks/0", title="Leave", text="Thirty days."
         )
@@ -188,9 +172,7 @@ class Collections(collections_pb2_grpc.CollectionServiceServicer):
     async def GetCollection(self, request: Any, context: Any) -> collections_pb2.GetCollectionResponse:
         await check_token(context)
         if request.name not in self.names:
-            await refuse(
-                context, status(grpc.StatusCode.NOT_FOUND, "COLLECTION_NOT_FOUND", "no such collection")
-            )
+            await refuse(context, status(grpc.StatusCode.NOT_FOUND, "COLLECTION_NOT_FOUND", "no such collection"))
         return collections_pb2.GetCollectionResponse(collection=collections_pb2.Collection(name=request.name))
 
     async def ListCollections(self, request: Any, context: Any) -> collections_pb2.ListCollectionsResponse:
@@ -205,9 +187,7 @@ class Documents(documents_pb2_grpc.DocumentServiceServicer):
     def __init__(self) -> None:
         self.bytes: dict[str, bytes] = {}
 
-    async def UploadDocument(
-        self, requests: Any, context: Any
-    ) -> AsyncIterator[documents_pb2.UploadDocumentResponse]:
+    async def UploadDocument(self, requests: Any, context: Any) -> AsyncIterator[documents_pb2.UploadDocumentResponse]:
         await check_token(context)
         head, data = None, b""
         async for request in requests:

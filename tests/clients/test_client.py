@@ -54,9 +54,9 @@ async def test_a_failure_in_mid_answer_is_yielded_and_raised(mesh: SmallMesh) ->
     """The error event comes first, then the error with the published reason."""
     seen = []
     async with Client(mesh.address, TOKEN) as client:
-        with pytest.raises(UnavailableError) as raised:  # noqa: PT012  # what came before the error counts
+        with pytest.raises(UnavailableError) as raised:  # what came before the error counts
             async for event in client.ask("fail please", "handbook"):
-                seen.append(type(event))  # noqa: PERF401  # a comprehension would lose them with the error
+                seen.append(type(event))  # a comprehension would lose them with the error
     assert seen == [Started, Token, Failed]
     assert raised.value.reason == "ENGINE_UNAVAILABLE"
 
@@ -140,9 +140,7 @@ async def test_lists_follow_their_pages(mesh: SmallMesh) -> None:
     assert names == ["sessions/s1", "sessions/s2"]
 
 
-def test_access_is_given_then_environment_then_local_mesh(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_access_is_given_then_environment_then_local_mesh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What is given comes first, then the environment, then the mesh that runs in the folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAGMESH_TARGET", raising=False)

@@ -152,9 +152,7 @@ class Course:
         model = await self._parts.models.choose(self._question.model)
         if model.extractive and self._question.writing.structured_output:
             metadata = {"option": "structured_output", "model": model.name}
-            raise InvalidArgument(
-                "UNSUPPORTED_BY_ENGINE", "the model cannot hold to a form", metadata=metadata
-            )
+            raise InvalidArgument("UNSUPPORTED_BY_ENGINE", "the model cannot hold to a form", metadata=metadata)
         self._answer = replace(self._answer, model=model.name)
         return model
 
@@ -187,9 +185,7 @@ class Course:
         self._answer = replace(self._answer, abstention=why, citations=())
         return FinishReason.ABSTAINED
 
-    async def _prompt(
-        self, model: Model, found: Found, history: tuple[Exchange, ...]
-    ) -> tuple[Generation, int]:
+    async def _prompt(self, model: Model, found: Found, history: tuple[Exchange, ...]) -> tuple[Generation, int]:
         """What to generate, and the number of passages that it has."""
         writing = self._question.writing
         parts = Parts(

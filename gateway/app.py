@@ -73,9 +73,7 @@ class _Stores:
 
 @asynccontextmanager
 async def _open_stores(settings: Settings) -> AsyncIterator[_Stores]:
-    async with open_redis(
-        settings.redis_url, settings.redis_timeout_s, settings.redis_max_connections
-    ) as redis:
+    async with open_redis(settings.redis_url, settings.redis_timeout_s, settings.redis_max_connections) as redis:
         yield _Stores(
             RedisSessions(redis, settings.session_ttl_s, settings.max_session_turns, settings.max_sessions),
             RedisAnswers(redis, settings.answer_ttl_s),
@@ -83,9 +81,7 @@ async def _open_stores(settings: Settings) -> AsyncIterator[_Stores]:
         )
 
 
-def _registrations(
-    settings: Settings, stores: _Stores, channels: Mapping[str, grpc.aio.Channel]
-) -> list[Registration]:
+def _registrations(settings: Settings, stores: _Stores, channels: Mapping[str, grpc.aio.Channel]) -> list[Registration]:
     generator = GeneratorPeer(channels["generator_svc"])
     models = Models(generator, settings.models_ttl_s)
     retriever = RetrieverPeer(channels["retriever_svc"])
@@ -136,9 +132,7 @@ def _registration(
 
 def _servers(channels: Mapping[str, grpc.aio.Channel], timeout_s: float) -> list[ServerPeer]:
     return [
-        ServerPeer(
-            server, [name for contract in contracts for name in _names(contract)], channels[server], timeout_s
-        )
+        ServerPeer(server, [name for contract in contracts for name in _names(contract)], channels[server], timeout_s)
         for server, contracts in _SERVERS.items()
     ]
 

@@ -40,9 +40,7 @@ class Citer:
         self._parts = [whole]
         begin = max(self._marker_end, self._scanned - _MAX_MARKER_CHARS)
         self._scanned = len(whole)
-        return [
-            citation for marker in MARKER.finditer(whole, begin) for citation in self._cite(whole, marker)
-        ]
+        return [citation for marker in MARKER.finditer(whole, begin) for citation in self._cite(whole, marker)]
 
     def _cite(self, text: str, marker: re.Match[str]) -> Iterator[Citation]:
         numbers = [int(number) for number in marker[1].split(",")]
@@ -79,9 +77,7 @@ def _citation(number: int, hit: Hit, text: str, start: int, end: int) -> Citatio
 
 def _last_sentence(claim: str) -> int:
     """Where the last sentence of the claim begins."""
-    return max(
-        (found.end() for found in _SENTENCE_END.finditer(claim) if found.end() < len(claim)), default=0
-    )
+    return max((found.end() for found in _SENTENCE_END.finditer(claim) if found.end() < len(claim)), default=0)
 
 
 def _quoted(claim: str, source: str) -> re.Match[str] | None:

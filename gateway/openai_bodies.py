@@ -99,9 +99,7 @@ class ChatRequest(_Body):
         place = max((i for i, said in enumerate(self.messages) if said.role == "user"), default=-1)
         text = self.messages[place].text() if place >= 0 else ""
         if not text or len(text.encode()) > _MAX_QUESTION_BYTES:
-            raise invalid_body(
-                "messages", f"the last user message must have 1 to {_MAX_QUESTION_BYTES} bytes"
-            )
+            raise invalid_body("messages", f"the last user message must have 1 to {_MAX_QUESTION_BYTES} bytes")
         collection, _, model = self.model.partition("/")
         return Question(
             text=text,
@@ -170,8 +168,7 @@ def parse(body_class: type[_Parsed], data: bytes) -> _Parsed:
         return body_class.model_validate_json(data)
     except ValidationError as error:
         wrong = [
-            FieldViolation(_path(e["loc"]), e["msg"])
-            for e in error.errors(include_input=False, include_url=False)
+            FieldViolation(_path(e["loc"]), e["msg"]) for e in error.errors(include_input=False, include_url=False)
         ]
     raise _refused(wrong)
 

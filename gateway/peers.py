@@ -132,9 +132,7 @@ def _write_generation(generation: Generation) -> generator_pb2.GenerateRequest:
 
 
 def _write_chat(prompt: Chat) -> generator_pb2.Chat:
-    messages = [
-        generator_pb2.Message(role=_ROLES[said.role], content=said.content) for said in prompt.messages
-    ]
+    messages = [generator_pb2.Message(role=_ROLES[said.role], content=said.content) for said in prompt.messages]
     return generator_pb2.Chat(messages=messages)
 
 
@@ -195,9 +193,7 @@ class IngestPeer:
 class ServerPeer:
     """A server of the mesh; `name` and `services` stand for it where it does not answer."""
 
-    def __init__(
-        self, name: str, services: Sequence[str], channel: grpc.aio.Channel, timeout_s: float
-    ) -> None:
+    def __init__(self, name: str, services: Sequence[str], channel: grpc.aio.Channel, timeout_s: float) -> None:
         self._name = name
         self._services = services
         self._timeout_s = timeout_s

@@ -54,9 +54,7 @@ class Parts:
 
 def passages_of(hits: Sequence[Hit]) -> tuple[Passage, ...]:
     """The hits as passages, numbered from 1 in their order."""
-    return tuple(
-        Passage(number, hit.passage(), hit.chunk.title, hit.score) for number, hit in enumerate(hits, start=1)
-    )
+    return tuple(Passage(number, hit.passage(), hit.chunk.title, hit.score) for number, hit in enumerate(hits, start=1))
 
 
 def grounded(parts: Parts) -> Grounded:

@@ -18,9 +18,7 @@ def check_same(question: Question, answer: Answer) -> None:
     """Raise InvalidArgument REQUEST_ID_REUSED where the answer is another question's."""
     if (question.text, question.collection) != (answer.question, answer.collection):
         metadata = {"request_id": question.request_id}
-        raise InvalidArgument(
-            "REQUEST_ID_REUSED", "the request id was used for another question", metadata=metadata
-        )
+        raise InvalidArgument("REQUEST_ID_REUSED", "the request id was used for another question", metadata=metadata)
 
 
 async def repeat(answer: Answer, emit: Emit) -> None:

@@ -51,17 +51,13 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
         self._answers = answers
         self._pace = pace
 
-    async def Ask(
-        self, request: answers_pb2.AskRequest, context: Context
-    ) -> AsyncIterator[answers_pb2.AskResponse]:
+    async def Ask(self, request: answers_pb2.AskRequest, context: Context) -> AsyncIterator[answers_pb2.AskResponse]:
         require_scope("ask")
         async with self._relay(read_question(request)) as events:
             async for event in events:
                 yield answers_pb2.AskResponse(event=write_event(event))
 
-    async def AskOnce(
-        self, request: answers_pb2.AskOnceRequest, context: Context
-    ) -> answers_pb2.AskOnceResponse:
+    async def AskOnce(self, request: answers_pb2.AskOnceRequest, context: Context) -> answers_pb2.AskOnceResponse:
         require_scope("ask")
         answer = await self._answering.begin(read_question(request.ask), current()).run(unheard)
         return answers_pb2.AskOnceResponse(answer=write_answer(answer))
@@ -74,9 +70,7 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
             async for event in events:
                 yield answers_pb2.ConverseResponse(event=write_event(event))
 
-    async def GetAnswer(
-        self, request: answers_pb2.GetAnswerRequest, context: Context
-    ) -> answers_pb2.GetAnswerResponse:
+    async def GetAnswer(self, request: answers_pb2.GetAnswerRequest, context: Context) -> answers_pb2.GetAnswerResponse:
         require_scope("ask")
         answer = await load_answer(self._answers, current(), request.name)
         return answers_pb2.GetAnswerResponse(answer=write_answer(answer))
@@ -199,8 +193,6 @@ class MeshService(mesh_pb2_grpc.MeshServiceServicer):
         servers = await asyncio.gather(*(server.describe() for server in self._servers))
         return mesh_pb2.GetMeshStatusResponse(servers=servers)
 
-    async def ListModels(
-        self, request: mesh_pb2.ListModelsRequest, context: Context
-    ) -> mesh_pb2.ListModelsResponse:
+    async def ListModels(self, request: mesh_pb2.ListModelsRequest, context: Context) -> mesh_pb2.ListModelsResponse:
         models = await self._models.list()
         return mesh_pb2.ListModelsResponse(models=map(write_model, models))

@@ -14,12 +14,8 @@ class Settings(ServerSettings):
     model_config = SettingsConfigDict(env_prefix="RAGMESH_GATEWAY_")
 
     listen: str = Field("127.0.0.1:50051", description="Address to serve gRPC on, host:port.")
-    metrics_listen: str = Field(
-        "127.0.0.1:9101", description="Address to serve Prometheus metrics on; empty for none."
-    )
-    default_deadline_s: PositiveFloat = Field(
-        300.0, description="Seconds for a call that brings no deadline."
-    )
+    metrics_listen: str = Field("127.0.0.1:9101", description="Address to serve Prometheus metrics on; empty for none.")
+    default_deadline_s: PositiveFloat = Field(300.0, description="Seconds for a call that brings no deadline.")
 
     retriever_target: str = Field("127.0.0.1:50052", description="Address of retriever_svc, any gRPC name.")
     generator_target: str = Field("127.0.0.1:50053", description="Address of generator_svc, any gRPC name.")
@@ -27,41 +23,27 @@ class Settings(ServerSettings):
     ingest_target: str = Field("127.0.0.1:50055", description="Address of ingest_svc, any gRPC name.")
     channel: ChannelSettings = Field(ChannelSettings(), description="Knobs of the channels to them.")
 
-    redis_url: str = Field(
-        "redis://127.0.0.1:6390/0", description="URL of the Redis that keeps the sessions."
-    )
+    redis_url: str = Field("redis://127.0.0.1:6390/0", description="URL of the Redis that keeps the sessions.")
     redis_timeout_s: PositiveFloat = Field(1.0, description="Seconds that an operation of Redis may take.")
     redis_max_connections: PositiveInt = Field(64, description="Connections to Redis.")
 
-    session_ttl_s: PositiveInt = Field(
-        30 * _DAY_S, description="Seconds after its last turn that a session is kept."
-    )
+    session_ttl_s: PositiveInt = Field(30 * _DAY_S, description="Seconds after its last turn that a session is kept.")
     max_session_turns: PositiveInt = Field(200, description="Turns of a session that are kept.")
     max_sessions: PositiveInt = Field(1000, description="Sessions that are kept of one caller.")
     answer_ttl_s: PositiveInt = Field(30 * _DAY_S, description="Seconds that an answer is kept.")
     max_feedback: PositiveInt = Field(100_000, description="Entries of feedback that are kept of one tenant.")
     save_timeout_s: PositiveFloat = Field(2.0, description="Seconds that keeping an answer may take.")
 
-    top_k: PositiveInt = Field(
-        8, le=100, description="Chunks to answer from where the question does not say."
-    )
+    top_k: PositiveInt = Field(8, le=100, description="Chunks to answer from where the question does not say.")
     history_turns: PositiveInt = Field(8, description="Turns of the conversation that the model is shown.")
-    max_answer_tokens: PositiveInt = Field(
-        1024, description="Tokens of an answer where the question does not say."
-    )
-    models_ttl_s: PositiveFloat = Field(
-        10.0, description="Seconds after which the generator's models are asked anew."
-    )
+    max_answer_tokens: PositiveInt = Field(1024, description="Tokens of an answer where the question does not say.")
+    models_ttl_s: PositiveFloat = Field(10.0, description="Seconds after which the generator's models are asked anew.")
 
-    heartbeat_s: PositiveFloat = Field(
-        10.0, description="Seconds of silence after which a heartbeat is sent."
-    )
+    heartbeat_s: PositiveFloat = Field(10.0, description="Seconds of silence after which a heartbeat is sent.")
     hold_s: float = Field(
         0.5,
         ge=0,
         description="Most seconds that the first events wait for the search, which may still fail plainly.",
     )
-    buffer_events: int = Field(
-        64, ge=16, description="Events that wait for a slow caller before the engine does."
-    )
+    buffer_events: int = Field(64, ge=16, description="Events that wait for a slow caller before the engine does.")
     status_timeout_s: PositiveFloat = Field(1.0, description="Seconds that a server has to say how it is.")

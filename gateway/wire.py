@@ -154,9 +154,7 @@ def write_feedback(feedback: Feedback) -> feedback_pb2.Feedback:
 
 
 def write_model(model: Model) -> generator_pb2.ModelInfo:
-    kind = (
-        generator_pb2.ENGINE_KIND_EXTRACTIVE if model.extractive else generator_pb2.ENGINE_KIND_LANGUAGE_MODEL
-    )
+    kind = generator_pb2.ENGINE_KIND_EXTRACTIVE if model.extractive else generator_pb2.ENGINE_KIND_LANGUAGE_MODEL
     return generator_pb2.ModelInfo(
         model=model.name,
         kind=kind,
@@ -213,9 +211,7 @@ def _write_retrieved(event: Retrieved) -> events_pb2.Retrieved:
 
 
 def _write_hit(hit: Hit) -> retriever_pb2.Hit:
-    return retriever_pb2.Hit(
-        chunk=_write_chunk(hit.chunk), score=hit.score, window=map(_write_chunk, hit.window)
-    )
+    return retriever_pb2.Hit(chunk=_write_chunk(hit.chunk), score=hit.score, window=map(_write_chunk, hit.window))
 
 
 def _write_turn(turn: Turn) -> sessions_pb2.Turn:
@@ -247,9 +243,7 @@ def _write_usage(usage: Usage) -> usage_pb2.Usage:
 
 
 def _write_timing(timing: Timing) -> usage_pb2.Timing:
-    return usage_pb2.Timing(
-        stage=timing.stage, start=_duration(timing.start_s), duration=_duration(timing.duration_s)
-    )
+    return usage_pb2.Timing(stage=timing.stage, start=_duration(timing.start_s), duration=_duration(timing.duration_s))
 
 
 def _session_name(id: str) -> str:

@@ -1,0 +1,170 @@
+"""The domain's peers and stores, in memory."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from gateway.answering import Answering, Course, Limits
+from gateway.answers import Answer, Question
+from gateway.events import Event
+from gateway.generation import Chat, Delta, Ending, Generation, Model, Usage
+from gateway.models import Models
+from gateway.retrieval import Chunk, Found, Hit, Search, Span
+from gateway.sessions import Page, Session, Turn
+from meshkit.errors import MeshError, Unavailable
+from meshkit.identity import Identity
+
+ALICE = Identity("acme", "alice", frozenset({"ask"}))
+EXTRACTIVE = Model("extractive", extractive=True)
+TINY = Model("tiny", extractive=False, max_model_tokens=400)
+QUESTION = Question("How long is leave?", "collections/handbook")
+
+
+def hit(ordinal: int, text: str) -> Hit:
+    """A hit whose chunk has the text."""
+    span = Span(100, 100 + len(text.encode()))
+    return Hit(Chunk(f"chunks/{ordinal}", "documents/d", text, span, ordinal), 1 / (ordinal + 1))
+
+
+HITS = (hit(0, "Employees get 25 days of leave."), hit(1, "Ask in the portal."))
+
+
+@dataclass
+class MemoryRetriever:
+    """Finds what it is given."""
+
+    found: Found = field(default_factory=lambda: Found(HITS))
+    error: MeshError | None = None
+    searches: list[Search] = field(default_factory=list)
+
+    async def search(self, search: Search) -> Found:
+        self.searches.append(search)
+        if self.error:
+            raise self.error
+        return self.found
+
+
+@dataclass
+class MemoryGenerator:
+    """Says what it is given; a None among the deltas waits for ever."""
+
+    models: list[Model] = field(default_factory=lambda: [EXTRACTIVE, TINY])
+    deltas: Sequence[Delta | MeshError | None] = (
+        Delta("25 days of leave. ", 4),
+        Delta("[1]", 3),
+        Delta(ending=Ending.STOP, usage=Usage(30, 10, 7)),
+    )
+    generations: list[Generation] = field(default_factory=list)
+    asked_for_models: int = 0
+    freed: bool = False
+
+    @asynccontextmanager
+    async def generate(self, generation: Generation) -> AsyncIterator[AsyncIterator[Delta]]:
+        self.generations.append(generation)
+        try:
+            yield self._said()
+        finally:
+            self.freed = True
+
+    async def _said(self) -> AsyncIterator[Delta]:
+        for delta in self.deltas:
+            if delta is None:
+                await asyncio.Event().wait()
+            elif isinstance(delta, MeshError):
+                raise delta
+            else:
+                await asyncio.sleep(0)
+                yield delta
+
+    async def count_tokens(self, model: str, prompt: Chat) -> int:
+        return sum(len(said.content.split()) for said in prompt.messages)
+
+    async def list_models(self) -> Sequence[Model]:
+        self.asked_for_models += 1
+        return self.models
+
+
+@dataclass
+class MemoryStore:
+    """Keeps answers and sessions; `away` makes it fail as Redis does, `delay_s` makes it slow."""
+
+    away: bool = False
+    delay_s: float = 0.0
+    answers: dict[tuple[Identity, str], Answer] = field(default_factory=dict)
+    turns: dict[tuple[Identity, str], tuple[Turn, ...]] = field(default_factory=dict)
+
+    async def save(self, owner: Identity, answer: Answer) -> None:
+        await self._reach()
+        self.answers[owner, answer.id] = answer
+
+    async def append(self, owner: Identity, id: str, turn: Turn) -> None:
+        await self._reach()
+        self.turns[owner, id] = (*self.turns.get((owner, id), ()), turn)
+
+    async def _reach(self) -> None:
+        await asyncio.sleep(self.delay_s)
+        if self.away:
+            raise Unavailable("STORE_UNAVAILABLE", "away")
+
+
+class MemorySessions(MemoryStore):
+    """The store as the sessions see it."""
+
+    async def load(self, owner: Identity, id: str) -> Session | None:
+        await self._reach()
+        turns = self.turns.get((owner, id))
+        now = datetime.now(UTC)
+        return Session(id, "title", now, now, now, turns) if turns else None
+
+    async def list(self, owner: Identity, cursor: str, limit: int) -> Page:
+        return Page([], "")
+
+    async def delete(self, owner: Identity, id: str) -> bool:
+        return self.turns.pop((owner, id), None) is not None
+
+
+class MemoryAnswers(MemoryStore):
+    """The store as the answers see it."""
+
+    async def load(self, owner: Identity, id: str) -> Answer | None:
+        await self._reach()
+        return self.answers.get((owner, id))
+
+
+class World:
+    """All that an answer needs; change it, then begin one."""
+
+    def __init__(self) -> None:
+        self.retriever = MemoryRetriever()
+        self.generator = MemoryGenerator()
+        self.sessions = MemorySessions()
+        self.answers = MemoryAnswers()
+        self.limits = Limits(top_k=8, history_turns=2, max_answer_tokens=100, save_timeout_s=1.0)
+
+    def begin(self, question: Question = QUESTION, owner: Identity = ALICE, **changes: Any) -> Course:
+        """The course of the question, with changes to it."""
+        models = Models(self.generator, ttl_s=60.0)
+        parts = (self.retriever, self.generator, models, self.sessions, self.answers, self.limits)
+        return Answering(*parts).begin(replace(question, **changes), owner)
+
+    @property
+    def kept(self) -> Answer:
+        """The one answer kept."""
+        (answer,) = self.answers.answers.values()
+        return answer
+
+
+class Told:
+    """The events of a course, in order."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    async def __call__(self, event: Event) -> None:
+        self.events.append(event)
+
+    def names(self) -> list[str]:
+        return [type(event).__name__ for event in self.events]

@@ -150,7 +150,7 @@ class Course:
 
     async def _choose_model(self) -> Model:
         model = await self._parts.models.choose(self._question.model)
-        if model.extractive and self._question.writing.structured_output:
+        if self._question.writing.structured_output and not model.structured_output:
             metadata = {"option": "structured_output", "model": model.name}
             raise InvalidArgument("UNSUPPORTED_BY_ENGINE", "the model cannot hold to a form", metadata=metadata)
         self._answer = replace(self._answer, model=model.name)

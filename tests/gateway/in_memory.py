@@ -19,7 +19,7 @@ from meshkit.identity import Identity
 
 ALICE = Identity("acme", "alice", frozenset({"ask"}))
 EXTRACTIVE = Model("extractive", extractive=True)
-TINY = Model("tiny", extractive=False, max_model_tokens=400)
+TINY = Model("tiny", extractive=False, max_model_tokens=400, structured_output=True)
 QUESTION = Question("How long is leave?", "collections/handbook")
 
 

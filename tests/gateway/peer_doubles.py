@@ -23,7 +23,12 @@ EXTRACTIVE = generator_pb2.ModelInfo(
     model="extractive", kind=generator_pb2.ENGINE_KIND_EXTRACTIVE, engine="extractive", ready=True
 )
 TINY = generator_pb2.ModelInfo(
-    model="tiny", kind=generator_pb2.ENGINE_KIND_LANGUAGE_MODEL, engine="vllm", max_model_tokens=400, ready=True
+    model="tiny",
+    kind=generator_pb2.ENGINE_KIND_LANGUAGE_MODEL,
+    engine="vllm",
+    max_model_tokens=400,
+    ready=True,
+    structured_output=True,
 )
 HANDBOOK = ["Employees get 25 days of leave.", "Leave is asked for in the portal."]
 

@@ -26,9 +26,7 @@ _ADMIN_TIMEOUT_S = 2.0
 _POLL_S = 0.1
 
 
-def program(
-    config: Path, ports: Ports, keys: Keys, replaced: Mapping[str, str], drain_timeout_s: float
-) -> Program:
+def program(config: Path, ports: Ports, keys: Keys, replaced: Mapping[str, str], drain_timeout_s: float) -> Program:
     """Envoy with its configuration written to `config`; `replaced` are values in the place of defaults.env's."""
     config.write_text(render(ports, keys, replaced))
     return Program(
@@ -91,7 +89,7 @@ async def _drain(admin_port: int, timeout_s: float) -> None:
         await asyncio.to_thread(_ask, admin_port, "POST", path)
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
-            while await _running(admin_port):
+            while await _running(admin_port):  # noqa: ASYNC110  # Envoy has to be asked
                 await asyncio.sleep(_POLL_S)
 
 
@@ -103,7 +101,7 @@ async def _running(admin_port: int) -> int:
 
 def _ask(admin_port: int, method: str, path: str) -> str:
     """Envoy's admin's answer; empty where there is none."""
-    request = urllib.request.Request(f"http://{HOST}:{admin_port}{path}", method=method)  # noqa: S310  # http
+    request = urllib.request.Request(f"http://{HOST}:{admin_port}{path}", method=method)  # http
     try:
         with urllib.request.urlopen(request, timeout=_ADMIN_TIMEOUT_S) as answer:  # noqa: S310
             return str(answer.read().decode())

@@ -1,7 +1,6 @@
 """The key pair that signs the local mesh's tokens, made on first start and kept in the data folder."""
 
 import json
-import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,6 +9,8 @@ from pathlib import Path
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from deploy.local.errors import StartError
 
 ALGORITHM = "ES256"
 SCOPES = ("ask", "search", "ingest", "admin")
@@ -50,7 +51,10 @@ class Keys:
 
 
 def open_keys(folder: Path, issuer: str, audience: str) -> Keys:
-    """The folder's keys; what is missing is made, and a token that ends soon is made anew. All is for its owner only."""
+    """The folder's keys, for their owner only; what is missing is made, and a token that ends soon made anew.
+
+    Raises StartError where the folder holds a key of another kind.
+    """
     key = _private_key(folder / "signing_key.pem")
     keys = Keys(issuer, audience, folder / "jwks.json", folder / "token", key)
     public = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(key.public_key()))
@@ -63,12 +67,11 @@ def open_keys(folder: Path, issuer: str, audience: str) -> Keys:
 def _private_key(path: Path) -> ec.EllipticCurvePrivateKey:
     if path.exists():
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey), f"{path} holds a key of another kind"
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise StartError(f"{path} holds a key of another kind")
         return key
     key = ec.generate_private_key(ec.SECP256R1())
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     _write(path, pem.decode())
     return key
 
@@ -93,6 +96,7 @@ def _lasts(keys: Keys) -> bool:
 def _write(path: Path, text: str) -> None:
     """Write whole or not at all, readable by the owner only."""
     partial = path.with_name(f".{path.name}.partial")
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
+    partial.unlink(missing_ok=True)
+    partial.touch(mode=0o600)
+    partial.write_text(text)
     partial.replace(path)

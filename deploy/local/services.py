@@ -66,4 +66,3 @@ async def serves(target: str, service: str = "") -> bool:
         except grpc.aio.AioRpcError:
             return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-

@@ -42,7 +42,7 @@ class Ports(BaseModel):
 
     def chosen(self) -> "Ports":
         """These ports with free ones for zeros; raises StartError where one of them is in use."""
-        candidates = iter(random.sample(_FREE_RANGE, len(_FREE_RANGE)))  # noqa: S311  # no secret
+        candidates = iter(random.sample(_FREE_RANGE, len(_FREE_RANGE)))  # no secret
         with ExitStack() as held:
             ports = {name: port for name, port in self if port}
             for name, port in ports.items():
@@ -78,6 +78,6 @@ class LocalSettings(BaseSettings):
     start_timeout_s: PositiveFloat = Field(300.0, description="Seconds that the mesh may take to serve.")
     drain_timeout_s: PositiveFloat = Field(10.0, description="Seconds that running calls have when the mesh stops.")
     stop_timeout_s: PositiveFloat = Field(30.0, description="Seconds that a process has to end before it is killed.")
-    restart_backoff_s: PositiveFloat = Field(0.1, description="Seconds before a dead process is started again; doubles.")
-    restart_backoff_max_s: PositiveFloat = Field(10.0, description="Most seconds before a dead process is started again.")
+    restart_backoff_s: PositiveFloat = Field(0.1, description="Seconds before a dead process starts again; doubles.")
+    restart_backoff_max_s: PositiveFloat = Field(10.0, description="Most seconds before a dead process starts again.")
     poll_interval_s: PositiveFloat = Field(0.1, description="Seconds between two looks at a process that starts.")

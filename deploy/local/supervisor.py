@@ -41,9 +41,7 @@ class Process:
     One task spawns and waits; `_process` changes there only.
     """
 
-    def __init__(
-        self, program: Program, log: Path, settings: LocalSettings, restarted: Callable[[], None]
-    ) -> None:
+    def __init__(self, program: Program, log: Path, settings: LocalSettings, restarted: Callable[[], None]) -> None:
         self.name = program.name
         self._program = program
         self._restarted = restarted

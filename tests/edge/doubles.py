@@ -59,9 +59,7 @@ class Answers(answers_pb2_grpc.AnswerServiceServicer):
     def __init__(self, seen: Seen) -> None:
         self._seen = seen
 
-    async def Ask(
-        self, request: answers_pb2.AskRequest, context: Any
-    ) -> AsyncIterator[answers_pb2.AskResponse]:
+    async def Ask(self, request: answers_pb2.AskRequest, context: Any) -> AsyncIterator[answers_pb2.AskResponse]:
         """TOKENS tokens, TOKEN_GAP_S apart; for ever when asked `forever`."""
         self._seen.note(context)
         self._refuse(request.question)
@@ -82,9 +80,7 @@ class Answers(answers_pb2_grpc.AnswerServiceServicer):
             self._seen.cancelled.set()
             raise
 
-    async def AskOnce(
-        self, request: answers_pb2.AskOnceRequest, context: Any
-    ) -> answers_pb2.AskOnceResponse:
+    async def AskOnce(self, request: answers_pb2.AskOnceRequest, context: Any) -> answers_pb2.AskOnceResponse:
         """Echoes the question, and waits for ever when asked `forever`."""
         self._seen.note(context)
         self._refuse(request.ask.question)
@@ -128,7 +124,8 @@ class OpenAI(openai_pb2_grpc.OpenAIServiceServicer):
 
 def _completion(text: str) -> bytes:
     choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-    return json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}).encode()
+    whole = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+    return json.dumps(whole).encode()
 
 
 def _chunk(text: str) -> bytes:
@@ -150,9 +147,7 @@ class Sessions(sessions_pb2_grpc.SessionServiceServicer):
 class Retriever(retriever_pb2_grpc.RetrieverServiceServicer):
     """Finds one chunk: the query."""
 
-    async def Search(
-        self, request: retriever_pb2.SearchRequest, context: Any
-    ) -> retriever_pb2.SearchResponse:
+    async def Search(self, request: retriever_pb2.SearchRequest, context: Any) -> retriever_pb2.SearchResponse:
         """The query as a chunk of the collection."""
         chunk = chunk_pb2.Chunk(name=f"{request.collection}/documents/d/chunks/0", text=request.query)
         return retriever_pb2.SearchResponse(hits=[retriever_pb2.Hit(chunk=chunk, score=1)])
@@ -222,7 +217,7 @@ async def serve(app: App, port: int) -> AsyncIterator[None]:
         yield
 
 
-class Recorder(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+class Recorder(grpc.GenericRpcHandler):
     """Takes any call, keeps its method, and refuses it."""
 
     def __init__(self) -> None:

@@ -3,6 +3,7 @@
 import base64
 import struct
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
@@ -24,12 +25,12 @@ class Reply:
 
     @property
     def status(self) -> int:
-        """gRPC's code."""
+        """GRPC's code."""
         return int(self.trailers.get("grpc-status", self.headers.get("grpc-status", "-1")))
 
     @property
     def message(self) -> str:
-        """gRPC's message."""
+        """GRPC's message."""
         return unquote(self.trailers.get("grpc-message", self.headers.get("grpc-message", "")))
 
     @property
@@ -62,7 +63,9 @@ async def messages(
                 yield body
 
 
-def _sent(client: httpx.AsyncClient, path: str, request: Message, headers: dict[str, str]):  # noqa: ANN202
+def _sent(
+    client: httpx.AsyncClient, path: str, request: Message, headers: dict[str, str]
+) -> AbstractAsyncContextManager[httpx.Response]:
     payload = request.SerializeToString()
     content = struct.pack(">BI", 0, len(payload)) + payload
     kind = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1"}

@@ -5,12 +5,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import httpx
 from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -68,14 +67,15 @@ class Edge:
         if surface == "grpc-web":
             return _from_web(await grpc_web.call(self.http, ASK_PATH, ask, dict(headers)))
         if surface == "openai":
-            body = {"model": "none" if question == "missing" else "m", "messages": [{"role": "user", "content": "?"}]}
-            return from_openai(await self.http.post("/v1/chat/completions", json=body, headers=headers))
+            model = "none" if question == "missing" else "m"
+            chat = {"model": model, "messages": [{"role": "user", "content": "?"}]}
+            return from_openai(await self.http.post("/v1/chat/completions", json=chat, headers=headers))
         path = {"rest": "/v1/answers", "sse": "/v1/answers:sse"}[surface]
         ask_json = MessageToDict(ask, preserving_proto_field_name=True)
         body = {"ask": ask_json} if surface == "rest" else ask_json
         return from_json(await self.http.post(path, json=body, headers=headers))
 
-    async def _refused_grpc(self, ask: Message, headers: Mapping[str, str]) -> Refusal:
+    async def _refused_grpc(self, ask: answers_pb2.AskRequest, headers: Mapping[str, str]) -> Refusal:
         try:
             call = self.answers.Ask(ask, metadata=list(headers.items()), timeout=10)
             said = [response async for response in call]
@@ -86,7 +86,9 @@ class Edge:
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> Refusal:
     """A failed native call."""
-    status = rpc_status.from_call(error) or status_pb2.Status(code=error.code().value[0], message=error.details())
+    status = rpc_status.from_call(cast("grpc.Call", error)) or status_pb2.Status(
+        code=error.code().value[0], message=error.details()
+    )
     assert status.message == error.details()
     return _refusal(200, status)
 

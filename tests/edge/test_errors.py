@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 import grpc
 import httpx
@@ -110,8 +111,8 @@ async def _post_large(edge: Edge, path: str, *, chunked: bool) -> httpx.Response
     try:
         async with asyncio.timeout(10):
             head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
-            headers = [tuple(line.split(": ", 1)) for line in head[1:] if line]
-            body = await reader.readexactly(int(dict(headers)["content-length"]))
+            headers = dict(line.split(": ", 1) for line in head[1:] if line)
+            body = await reader.readexactly(int(headers["content-length"]))
     finally:
         writer.transport.abort()
     return httpx.Response(int(head[0].split()[1]), headers=headers, content=body)
@@ -130,7 +131,7 @@ async def test_an_upload_by_grpc_is_not_bounded_by_the_edge(edge: Edge) -> None:
 
 async def test_services_for_the_mesh_alone_are_not_to_be_reached(edge: Edge) -> None:
     """Index, embedder, generator and server info are METHOD_NOT_FOUND from outside, by gRPC and by gRPC-web."""
-    inside = {
+    inside: dict[str, tuple[Any, Any]] = {
         "/ragmesh.retriever.v1.IndexService/GetIndex": (
             index_pb2_grpc.IndexServiceStub(edge.channel).GetIndex,
             index_pb2.GetIndexRequest(collection="collections/c"),
@@ -197,12 +198,12 @@ async def test_the_edge_s_refusals_of_a_quota_say_when_to_come_back(
         assert (await limited.http.get("/v1/sessions/s", headers=other)).status_code == 200
 
 
-def _assert_says_when(surface: str, details: dict[str, object]) -> None:
+def _assert_says_when(surface: str, details: dict[str, Any]) -> None:
     if surface in {"rest", "sse"}:
         assert json.loads(json.dumps(details["RetryInfo"]))["retryDelay"] == "1s"
     elif surface != "openai":
         retry = error_details_pb2.RetryInfo()
-        details["RetryInfo"].Unpack(retry)  # type: ignore[attr-defined]
+        details["RetryInfo"].Unpack(retry)
         assert retry.retry_delay.seconds == 1
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any, cast
 
 import grpc
 import httpx
@@ -10,6 +11,7 @@ from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2, empty_pb2
 
 from deploy.local import envoy, services
+from deploy.local.errors import StartError
 from deploy.local.settings import Ports
 from tests.edge import doubles
 from tests.edge.running import open_envoy
@@ -40,7 +42,7 @@ def _cluster(service: str) -> str | None:
 def _rest_calls() -> Iterator[tuple[str, str, str, str]]:
     """Each HTTP binding: cluster, gRPC path, verb and an example of its path."""
     for service, method in _methods():
-        rule = method.options.Extensions[annotations_pb2.http]
+        rule: Any = method.options.Extensions[cast("Any", annotations_pb2.http)]
         for binding in [rule, *rule.additional_bindings]:
             if verb := binding.WhichOneof("pattern"):
                 cluster = _cluster(service)
@@ -64,14 +66,14 @@ async def test_each_path_and_each_method_reaches_its_service(tmp_path_factory: p
             return found
 
         async with httpx.AsyncClient(base_url=f"http://{address}", headers=bearer, timeout=10) as http:
-            for cluster, method, verb, path in _rest_calls():
+            for cluster, rpc, verb, path in _rest_calls():
                 await http.request(verb, path, content=b"{}" if verb in {"POST", "PATCH"} else None)
-                assert reached() == [(cluster, method)], f"{verb} {path}"
+                assert reached() == [(cluster, rpc)], f"{verb} {path}"
         async with grpc.aio.insecure_channel(address) as channel:
             for service, method in _methods():
                 path = f"/{service}/{method.name}"
                 expected = grpc.StatusCode.ABORTED if _cluster(service) else grpc.StatusCode.UNIMPLEMENTED
-                call = channel.unary_unary(path, request_serializer=empty_pb2.Empty.SerializeToString)
+                call: Any = channel.unary_unary(path, request_serializer=empty_pb2.Empty.SerializeToString)
                 with pytest.raises(grpc.aio.AioRpcError) as raised:
                     await call(empty_pb2.Empty(), metadata=list(bearer.items()), timeout=10)
                 assert raised.value.code() is expected, path
@@ -80,6 +82,6 @@ async def test_each_path_and_each_method_reaches_its_service(tmp_path_factory: p
 
 async def test_a_value_that_the_configuration_lacks_is_named(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A wrong name among the edge's values stops the start and is said."""
-    with pytest.raises(envoy.StartError, match="ASK_BRUST"):
+    with pytest.raises(StartError, match="ASK_BRUST"):
         async with open_envoy(tmp_path_factory.mktemp("typo"), Ports.free(), {"ASK_BRUST": "1"}):
             pass

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
+from typing import Any
 
 import grpc
 import httpx
@@ -47,7 +49,7 @@ async def _by_ndjson(edge: Edge) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("surface", [_by_grpc, _by_grpc_web, _by_sse, _by_ndjson])
-async def test_tokens_arrive_one_by_one(edge: Edge, surface) -> None:  # noqa: ANN001
+async def test_tokens_arrive_one_by_one(edge: Edge, surface: Callable[[Edge], AsyncIterator[str]]) -> None:
     """Each token is there before the next one is made: the gaps between arrivals are those of the making."""
     arrivals: list[float] = []
     texts: list[str] = []
@@ -55,7 +57,7 @@ async def test_tokens_arrive_one_by_one(edge: Edge, surface) -> None:  # noqa: A
         arrivals.append(time.monotonic())
         texts.append(text)
     assert texts == [f"t{number} " for number in range(1, TOKENS + 1)] + [""]
-    gaps = [later - earlier for earlier, later in zip(arrivals, arrivals[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(arrivals)]
     assert min(gaps) > TOKEN_GAP_S / 3
     assert arrivals[-1] - arrivals[0] > TOKENS * TOKEN_GAP_S * 0.9
 
@@ -64,10 +66,10 @@ async def test_the_openai_client_reads_both_ways(edge: Edge) -> None:
     """The openai package, with a token as its key, reads a whole completion, a stream, the models and an error."""
     key = edge.keys.sign("acme", "ann")
     async with openai.AsyncOpenAI(base_url=f"http://{edge.address}/v1", api_key=key, max_retries=0) as client:
-        question = [{"role": "user", "content": "?"}]
+        question: Any = [{"role": "user", "content": "?"}]
         whole = await client.chat.completions.create(model="m", messages=question)
         assert whole.choices[0].message.content == "hello"
-        stream = await client.chat.completions.create(model="m", messages=question, stream=True)
+        stream: Any = await client.chat.completions.create(model="m", messages=question, stream=True)
         assert [chunk.choices[0].delta.content async for chunk in stream] == ["hel", "lo"]
         assert [model.id async for model in client.models.list()] == ["handbook"]
         with pytest.raises(openai.NotFoundError) as raised:
@@ -83,7 +85,8 @@ async def test_an_upload_and_its_progress_pass_at_the_same_time(edge: Edge) -> N
     for number in range(1, 4):
         part = documents_pb2.UploadDocumentRequest.Part(data=b"x" * 100)
         await call.write(documents_pb2.UploadDocumentRequest(part=part))
-        assert (await call.read()).progress.bytes_received == number * 100
+        answer: Any = await call.read()
+        assert answer.progress.bytes_received == number * 100
     await call.done_writing()
 
 

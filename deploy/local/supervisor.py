@@ -85,13 +85,13 @@ class Process:
     async def stopped(self) -> AsyncIterator[None]:
         """Keep the program away for as long as the body runs."""
         self._may_run.clear()
-        await self.stop()
+        await self._stop()
         try:
             yield
         finally:
             self._may_run.set()
 
-    async def stop(self) -> None:
+    async def _stop(self) -> None:
         """Drain, SIGTERM, and SIGKILL to what does not end in time, its children included."""
         process = self._process
         if process is None or process.returncode is not None:
@@ -112,7 +112,7 @@ class Process:
         """Stop for good."""
         self._may_run.clear()
         try:
-            await self.stop()
+            await self._stop()
         finally:
             self._task.cancel()
             with suppress(asyncio.CancelledError):

@@ -16,7 +16,7 @@ from grpc_status import rpc_status
 from deploy.local import envoy, services
 from deploy.local.keys import Keys, open_keys
 from deploy.local.settings import LocalSettings, Ports
-from deploy.local.supervisor import keep_running
+from deploy.local.supervisor import Process, keep_running
 from ragmesh.gateway.v1 import answers_pb2, answers_pb2_grpc
 from tests.edge import doubles, grpc_web
 from tests.edge.doubles import Seen
@@ -42,10 +42,10 @@ class Edge:
     """The edge, what it passed on, and how to call it."""
 
     address: str
+    envoy: Process
     keys: Keys
     seen: Seen
     data: Path
-    ports: Ports
     http: httpx.AsyncClient
     channel: grpc.aio.Channel
 
@@ -125,25 +125,29 @@ def from_openai(response: httpx.Response) -> Refusal:
 
 
 @asynccontextmanager
-async def open_envoy(data: Path, ports: Ports, replaced: Mapping[str, str] | None = None) -> AsyncIterator[Keys]:
+async def open_envoy(
+    data: Path, ports: Ports, replaced: Mapping[str, str] | None = None, drain_timeout_s: float = 0.1
+) -> AsyncIterator[tuple[Process, Keys]]:
     """Envoy on the ports, with keys in the folder `data`; its clusters may be away."""
     settings = LocalSettings(data_dir=data, start_timeout_s=20, stop_timeout_s=5)
     keys = open_keys(data, envoy.DEFAULTS["JWT_ISSUER"], envoy.DEFAULTS["JWT_AUDIENCE"])
-    program = envoy.program(data / "envoy.yaml", ports, keys, replaced or {}, drain_timeout_s=0.1)
+    program = envoy.program(data / "envoy.yaml", ports, keys, replaced or {}, drain_timeout_s)
     async with keep_running(program, data / "envoy.log", settings) as process:
         await process.serving()
-        yield keys
+        yield process, keys
 
 
 @asynccontextmanager
-async def open_edge(data: Path, replaced: Mapping[str, str] | None = None) -> AsyncIterator[Edge]:
+async def open_edge(
+    data: Path, replaced: Mapping[str, str] | None = None, drain_timeout_s: float = 0.1
+) -> AsyncIterator[Edge]:
     """The edge in front of the doubles; `replaced` are values in the place of defaults.env's."""
     ports, seen = Ports.free().chosen(), Seen()
     async with AsyncExitStack() as stack:
         for name, app in doubles.apps(seen).items():
             await stack.enter_async_context(doubles.serve(app, getattr(ports, name)))
-        keys = await stack.enter_async_context(open_envoy(data, ports, replaced))
+        process, keys = await stack.enter_async_context(open_envoy(data, ports, replaced, drain_timeout_s))
         address = services.address("edge", ports)
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://{address}", timeout=10))
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
-        yield Edge(address, keys, seen, data, ports, http, channel)
+        yield Edge(address, process, keys, seen, data, http, channel)

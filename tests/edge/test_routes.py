@@ -9,12 +9,14 @@ import httpx
 import pytest
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2, empty_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from deploy.local import envoy, services
 from deploy.local.errors import StartError
 from deploy.local.settings import Ports
 from tests.edge import doubles
-from tests.edge.running import open_envoy
+from tests.edge.running import Edge, open_envoy
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -55,7 +57,7 @@ async def test_each_path_and_each_method_reaches_its_service(tmp_path_factory: p
     """By REST and by gRPC; methods of services for the mesh alone reach none."""
     ports, data = Ports.free().chosen(), tmp_path_factory.mktemp("routes")
     backends = {name: getattr(ports, name) for name in ("gateway", "ingest", "retriever")}
-    async with doubles.record(backends) as recorders, open_envoy(data, ports) as keys:
+    async with doubles.record(backends) as recorders, open_envoy(data, ports) as (_, keys):
         bearer = {"authorization": f"Bearer {keys.sign()}"}
         address = services.address("edge", ports)
 
@@ -85,3 +87,19 @@ async def test_a_value_that_the_configuration_lacks_is_named(tmp_path_factory: p
     with pytest.raises(StartError, match="ASK_BRUST"):
         async with open_envoy(tmp_path_factory.mktemp("typo"), Ports.free(), {"ASK_BRUST": "1"}):
             pass
+
+
+async def test_health_and_reflection_need_no_token(edge: Edge) -> None:
+    """Balancers and grpcurl ask without one; whatever stands in the token's place does not matter."""
+    health = health_pb2_grpc.HealthStub(edge.channel)
+    asked = health_pb2.HealthCheckRequest(service="ragmesh.gateway.v1.AnswerService")
+    answer = await health.Check(asked, metadata=[("authorization", "Bearer nonsense")], timeout=10)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    reflection = reflection_pb2_grpc.ServerReflectionStub(edge.channel)
+    call: Any = reflection.ServerReflectionInfo(
+        iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=10
+    )
+    listed = await call.read()
+    names = {service.name for service in listed.list_services_response.service}
+    assert "ragmesh.gateway.v1.AnswerService" in names
+    call.cancel()

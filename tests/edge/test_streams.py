@@ -16,7 +16,7 @@ from ragmesh.gateway.v1 import answers_pb2
 from ragmesh.ingest.v1 import documents_pb2, documents_pb2_grpc
 from tests.edge import grpc_web
 from tests.edge.doubles import TOKEN_GAP_S, TOKENS
-from tests.edge.running import ASK, ASK_PATH, Edge
+from tests.edge.running import ASK, ASK_PATH, Edge, open_edge
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -116,6 +116,17 @@ async def test_a_deadline_passes_through(edge: Edge) -> None:
     assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert 0.2 < edge.seen.remaining_s < 0.31  # gRPC rounds up to whole milliseconds
     assert time.monotonic() - began < 0.6
+
+
+async def test_a_restart_of_the_edge_lets_answers_end(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """An answer that runs when the edge is told to end is given whole; a plain SIGTERM would cut it."""
+    async with open_edge(tmp_path_factory.mktemp("draining"), drain_timeout_s=5) as draining:
+        before, answer = draining.envoy.pid, _by_grpc(draining)
+        await anext(answer)
+        restarting = asyncio.create_task(draining.envoy.restart())
+        assert len([text async for text in answer]) == TOKENS
+        await restarting
+        assert draining.envoy.pid not in {0, before}
 
 
 async def test_a_failure_in_mid_answer_is_seen(edge: Edge) -> None:

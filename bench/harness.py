@@ -75,9 +75,7 @@ class Benchmark:
     def rows(self) -> list[Row]:
         """The median of each figure, in the order in which the figures were first seen."""
         return [
-            Row(
-                metric, subject, statistics.median(r.value for r in readings), readings[0].unit, len(readings)
-            )
+            Row(metric, subject, statistics.median(r.value for r in readings), readings[0].unit, len(readings))
             for (metric, subject), readings in self.readings.items()
         ]
 
@@ -102,9 +100,7 @@ def machine() -> str:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
-        ]
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         model = names[0] if names else model
     memory_gib = psutil.virtual_memory().total / 2**30
     return f"{model}, {psutil.cpu_count()} cores, {memory_gib:.0f} GiB, {platform.system()}"

@@ -184,9 +184,7 @@ class Batcher(Generic[Item, Result]):
         if waiting and waiting + tokens > limit:
             metadata = {"waiting_tokens": str(waiting), "limit": str(limit)}
             retry_after_s = self._limits.retry_after_s
-            raise ResourceExhausted(
-                "OVERLOADED", "the queue is full", metadata=metadata, retry_after_s=retry_after_s
-            )
+            raise ResourceExhausted("OVERLOADED", "the queue is full", metadata=metadata, retry_after_s=retry_after_s)
 
     async def submit(self, entries: Sequence[Entry[Item]], priority: Priority) -> Batched[Result]:
         """The results of the entries (at least one), in order; a caller who leaves takes along what waits.
@@ -253,9 +251,7 @@ def _draining() -> Unavailable:
 
 
 @asynccontextmanager
-async def open_batcher(
-    run: Run[Item, Result], limits: BatchLimits, name: str
-) -> AsyncIterator[Batcher[Item, Result]]:
+async def open_batcher(run: Run[Item, Result], limits: BatchLimits, name: str) -> AsyncIterator[Batcher[Item, Result]]:
     """A batcher over a model, whose `run` gives each item of a batch its result, in a thread of this name."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix=name) as thread:
         batcher = Batcher(run, limits, thread)

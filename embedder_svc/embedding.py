@@ -35,9 +35,7 @@ class _Text:
 class Embedder:
     """An encoder that many callers share; `open_embedder` makes and closes it."""
 
-    def __init__(
-        self, encoder: Encoder, batcher: Batcher[_Text, Vectors], tokenizing: ThreadPoolExecutor
-    ) -> None:
+    def __init__(self, encoder: Encoder, batcher: Batcher[_Text, Vectors], tokenizing: ThreadPoolExecutor) -> None:
         self._encoder = encoder
         self._batcher = batcher
         self._tokenizing = tokenizing
@@ -85,9 +83,7 @@ class Embedder:
         return await loop.run_in_executor(self._tokenizing, self._byte_ends, texts)
 
     def _byte_ends(self, texts: Sequence[str]) -> list[list[int]]:
-        return [
-            byte_ends(text, ends) for text, ends in zip(texts, self._encoder.char_ends(texts), strict=True)
-        ]
+        return [byte_ends(text, ends) for text, ends in zip(texts, self._encoder.char_ends(texts), strict=True)]
 
     def _dimension(self, asked: int) -> int:
         whole, allowed = self.card.dimension, self.card.matryoshka_dimensions
@@ -98,9 +94,7 @@ class Embedder:
 
 
 @asynccontextmanager
-async def open_embedder(
-    encoder: Encoder, limits: BatchLimits, tokenize_threads: int
-) -> AsyncIterator[Embedder]:
+async def open_embedder(encoder: Encoder, limits: BatchLimits, tokenize_threads: int) -> AsyncIterator[Embedder]:
     """The encoder behind a queue of its own, with so many threads beside it that count tokens."""
 
     def run(items: Sequence[_Text]) -> Sequence[Vectors]:

@@ -33,9 +33,7 @@ class Ranking:
 class Ranker:
     """A reranker that many callers share; `open_ranker` makes and closes it."""
 
-    def __init__(
-        self, reranker: Reranker, batcher: Batcher[_Pair, float], tokenizing: ThreadPoolExecutor
-    ) -> None:
+    def __init__(self, reranker: Reranker, batcher: Batcher[_Pair, float], tokenizing: ThreadPoolExecutor) -> None:
         self._reranker = reranker
         self._batcher = batcher
         self._tokenizing = tokenizing
@@ -65,9 +63,7 @@ class Ranker:
         loop = asyncio.get_running_loop()
         lengths = await loop.run_in_executor(self._tokenizing, self._reranker.lengths, query, texts)
         tokenized_s = time.monotonic()
-        entries = [
-            Entry((query, text), max(length.tokens, 1)) for text, length in zip(texts, lengths, strict=True)
-        ]
+        entries = [Entry((query, text), max(length.tokens, 1)) for text, length in zip(texts, lengths, strict=True)]
         done = await self._batcher.submit(entries, Priority.INTERACTIVE)
         ranked = [Ranked(position, score) for position, score in enumerate(done.results)]
         ranked.sort(key=lambda text: -text.score)
@@ -75,9 +71,7 @@ class Ranker:
 
 
 @asynccontextmanager
-async def open_ranker(
-    reranker: Reranker, limits: BatchLimits, tokenize_threads: int
-) -> AsyncIterator[Ranker]:
+async def open_ranker(reranker: Reranker, limits: BatchLimits, tokenize_threads: int) -> AsyncIterator[Ranker]:
     """The reranker behind a queue of its own, with so many threads beside it that count tokens."""
 
     def run(pairs: Sequence[_Pair]) -> Sequence[float]:

@@ -60,9 +60,7 @@ class EmbedderService(embedder_pb2_grpc.EmbedderServiceServicer):
             async for answer in answers:
                 yield answer
 
-    async def Rerank(
-        self, request: embedder_pb2.RerankRequest, context: Context
-    ) -> embedder_pb2.RerankResponse:
+    async def Rerank(self, request: embedder_pb2.RerankRequest, context: Context) -> embedder_pb2.RerankResponse:
         """The texts, best first."""
         ranker = self._reranker(request.model)
         ranking = await ranker.rank(request.query, list(request.texts), request.top_n)
@@ -70,17 +68,13 @@ class EmbedderService(embedder_pb2_grpc.EmbedderServiceServicer):
         timings = _timings(ranking.stages)
         return embedder_pb2.RerankResponse(ranked=ranked, model=ranker.card.versioned, timings=timings)
 
-    async def Tokenize(
-        self, request: embedder_pb2.TokenizeRequest, context: Context
-    ) -> embedder_pb2.TokenizeResponse:
+    async def Tokenize(self, request: embedder_pb2.TokenizeRequest, context: Context) -> embedder_pb2.TokenizeResponse:
         """Where the tokens end."""
         embedder = self._encoder(request.model)
         ends = await embedder.byte_ends(list(request.texts))
         return embedder_pb2.TokenizeResponse(texts=[embedder_pb2.TokenEnds(ends=of_text) for of_text in ends])
 
-    async def GetInfo(
-        self, request: embedder_pb2.GetInfoRequest, context: Context
-    ) -> embedder_pb2.GetInfoResponse:
+    async def GetInfo(self, request: embedder_pb2.GetInfoRequest, context: Context) -> embedder_pb2.GetInfoResponse:
         """The models, the encoder first."""
         infos = [_encoder_info(self._embedder.card, ready=self._embedder.alive)]
         if self._ranker:
@@ -90,14 +84,10 @@ class EmbedderService(embedder_pb2_grpc.EmbedderServiceServicer):
             raise not_found("model", request.model, "MODEL_NOT_FOUND")
         return embedder_pb2.GetInfoResponse(models=found)
 
-    async def _embed_batch(
-        self, request: embedder_pb2.EmbedStreamRequest
-    ) -> embedder_pb2.EmbedStreamResponse:
+    async def _embed_batch(self, request: embedder_pb2.EmbedStreamRequest) -> embedder_pb2.EmbedStreamResponse:
         return embedder_pb2.EmbedStreamResponse(batch=await self._embed(request.batch, Priority.BULK))
 
-    async def _embed(
-        self, request: embedder_pb2.EmbedRequest, priority: Priority
-    ) -> embedder_pb2.EmbedResponse:
+    async def _embed(self, request: embedder_pb2.EmbedRequest, priority: Priority) -> embedder_pb2.EmbedResponse:
         embedder = self._encoder(request.model)
         task = _TASKS[request.task]
         embedding = await embedder.embed(list(request.texts), task, request.dimensions, priority=priority)
@@ -131,9 +121,7 @@ def _embed_response(embedding: Embedding, width: Width, model: str) -> embedder_
 def _timings(stages: Sequence[Stage]) -> usage_pb2.Timings:
     return usage_pb2.Timings(
         timings=[
-            usage_pb2.Timing(
-                stage=stage.name, start=_duration(stage.start_s), duration=_duration(stage.duration_s)
-            )
+            usage_pb2.Timing(stage=stage.name, start=_duration(stage.start_s), duration=_duration(stage.duration_s))
             for stage in stages
         ]
     )

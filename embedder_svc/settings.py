@@ -15,9 +15,7 @@ class Settings(ServerSettings):
     model_config = SettingsConfigDict(env_prefix="RAGMESH_EMBEDDER_")
 
     listen: str = Field("127.0.0.1:50054", description="Address to serve gRPC on, host:port.")
-    metrics_listen: str = Field(
-        "127.0.0.1:9104", description="Address to serve Prometheus metrics on; empty for none."
-    )
+    metrics_listen: str = Field("127.0.0.1:9104", description="Address to serve Prometheus metrics on; empty for none.")
     max_concurrent_rpcs: PositiveInt = Field(256, description="Calls served at once; more are refused.")
 
     model: str = Field(
@@ -25,12 +23,8 @@ class Settings(ServerSettings):
         min_length=1,
         description="The encoder: the bundled model, a folder, or a name on the Hugging Face hub.",
     )
-    model_name: str = Field(
-        "", description="Name that requests give the encoder; empty for the folder's or the hub's."
-    )
-    reranker_model: str = Field(
-        "", description="The cross-encoder: a folder or a name on the hub; empty for none."
-    )
+    model_name: str = Field("", description="Name that requests give the encoder; empty for the folder's or the hub's.")
+    reranker_model: str = Field("", description="The cross-encoder: a folder or a name on the hub; empty for none.")
     reranker_model_name: str = Field(
         "", description="Name that requests give the cross-encoder; empty for the folder's or the hub's."
     )
@@ -44,9 +38,7 @@ class Settings(ServerSettings):
         8192, description="Tokens at which texts are cut, where the model itself reads as many."
     )
     query_prompt: str | None = Field(None, description="Text put before queries; unset for the model's own.")
-    document_prompt: str | None = Field(
-        None, description="Text put before documents; unset for the model's own."
-    )
+    document_prompt: str | None = Field(None, description="Text put before documents; unset for the model's own.")
     matryoshka_dimensions: tuple[PositiveInt, ...] = Field(
         (),
         description="Dimensions that vectors may be cut to (JSON); empty for the model's own.",
@@ -59,12 +51,8 @@ class Settings(ServerSettings):
     max_queue_tokens: PositiveInt = Field(
         1_048_576, description="Tokens that wait for a model; a call that does not fit is refused."
     )
-    queue_retry_after_s: PositiveFloat = Field(
-        1.0, description="Seconds after which a refused caller may retry."
-    )
-    window_batches: PositiveInt = Field(
-        8, description="Batches of the queue that are sorted by length together."
-    )
+    queue_retry_after_s: PositiveFloat = Field(1.0, description="Seconds after which a refused caller may retry.")
+    window_batches: PositiveInt = Field(8, description="Batches of the queue that are sorted by length together.")
     max_interactive_run: PositiveInt = Field(
         16, description="Batches of queries that may go before bulk work that waits."
     )

@@ -60,9 +60,7 @@ class MeshChannel(grpc.aio.Channel):
     once.
     """
 
-    def __init__(
-        self, channel: grpc.aio.Channel, settings: ChannelSettings, identity: Identity | None
-    ) -> None:
+    def __init__(self, channel: grpc.aio.Channel, settings: ChannelSettings, identity: Identity | None) -> None:
         self._channel = channel
         self._settings = settings
         self._identity = identity
@@ -90,9 +88,7 @@ class MeshChannel(grpc.aio.Channel):
             metadata: Iterable[tuple[str, str | bytes]] | None = None,
             **kwargs: Any,
         ) -> Any:
-            return call(
-                *args, timeout=self._timeout_s(timeout), metadata=self._metadata(metadata or ()), **kwargs
-            )
+            return call(*args, timeout=self._timeout_s(timeout), metadata=self._metadata(metadata or ()), **kwargs)
 
         return carrying
 

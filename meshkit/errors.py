@@ -163,9 +163,7 @@ class DataLoss(MeshError):
 def invalid(field: str, description: str, reason: str = "INVALID_FIELD") -> InvalidArgument:
     """The error for one bad field of the request, named by its path."""
     violations = [FieldViolation(field, description)]
-    return InvalidArgument(
-        reason, f"{field}: {description}", metadata={"field": field}, violations=violations
-    )
+    return InvalidArgument(reason, f"{field}: {description}", metadata={"field": field}, violations=violations)
 
 
 def not_found(type: str, name: str, reason: str) -> NotFound:

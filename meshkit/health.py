@@ -72,9 +72,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     def _change(self, states: dict[str, ServiceState]) -> None:
         for service, state in states.items():
             if state != self._states[service]:
-                logger.info(
-                    "%s is %s %s", service, "serving" if state.serving else "not serving", state.message
-                )
+                logger.info("%s is %s %s", service, "serving" if state.serving else "not serving", state.message)
         self._states = states
         self._changed.set()
         self._changed = asyncio.Event()
@@ -85,9 +83,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
             return health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
         asked = [self._states[service]] if service else self._states.values()
         serving = not self._draining and all(state.serving for state in asked)
-        return (
-            health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        )
+        return health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
 
     async def Check(
         self, request: health_pb2.HealthCheckRequest, context: "grpc.aio.ServicerContext[Any, Any]"

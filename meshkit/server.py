@@ -80,9 +80,7 @@ async def open_server(
         port = _bind(server, settings.listen)
         probing = open_health(names, app.probes, settings.probe_interval_s, settings.probe_timeout_s)
         state = await stack.enter_async_context(probing)
-        _register(
-            server, app, state, ServerInfoServicer(settings.process, state, app.load or _calls(permits))
-        )
+        _register(server, app, state, ServerInfoServicer(settings.process, state, app.load or _calls(permits)))
         stack.push_async_callback(_drain, settings, server, state, interceptor)
         await server.start()
         yield RunningServer(port, telemetry.metrics_port)
@@ -102,9 +100,7 @@ def _register(server: grpc.aio.Server, app: App, state: Health, info: ServerInfo
 
 def _add_reflection(server: grpc.aio.Server, names: Sequence[str]) -> None:
     """Reflection as v1alpha, which grpcio ships, and as v1, which is the same but for the package's name."""
-    servicer = reflection.aio.ReflectionServicer(
-        [*names, health.SERVICE, server_info.SERVICE, _REFLECTION.full_name]
-    )
+    servicer = reflection.aio.ReflectionServicer([*names, health.SERVICE, server_info.SERVICE, _REFLECTION.full_name])
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
@@ -120,14 +116,10 @@ def _bind(server: grpc.aio.Server, address: str) -> int:
     try:
         return server.add_insecure_port(address)
     except RuntimeError as error:
-        raise OSError(
-            f"cannot listen on {address}: it is in use or not an address of this machine"
-        ) from error
+        raise OSError(f"cannot listen on {address}: it is in use or not an address of this machine") from error
 
 
-async def _drain(
-    settings: ServerSettings, server: grpc.aio.Server, state: Health, interceptor: Interceptor
-) -> None:
+async def _drain(settings: ServerSettings, server: grpc.aio.Server, state: Health, interceptor: Interceptor) -> None:
     """Say NOT_SERVING, let balancers notice, let running calls end, cut off the rest, await its clean-up."""
     state.drain()
     await asyncio.sleep(settings.drain_notice_s)

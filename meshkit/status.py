@@ -23,9 +23,7 @@ _MAX_MESSAGE_BYTES = 256
 _MAX_METADATA_ITEMS = 8
 _MAX_VIOLATIONS = 6
 
-_MEMBERS: dict[str, type[errors.MeshError]] = {
-    member.code: member for member in errors.MeshError.__subclasses__()
-}
+_MEMBERS: dict[str, type[errors.MeshError]] = {member.code: member for member in errors.MeshError.__subclasses__()}
 _CODES: dict[str, grpc.StatusCode] = {code: grpc.StatusCode[code] for code in _MEMBERS}
 
 # What a failed call means where its server sent no details: the transport or a proxy spoke, and its words may

@@ -61,9 +61,7 @@ class Telemetry:
         context: "grpc.aio.ServicerContext[Any, Any]",
     ) -> AsyncIterator[Observation]:
         """Trace and count the call that the body serves, and log its end; errors pass through."""
-        parent = _propagator.extract(
-            {key: value for key, value in metadata.items() if isinstance(value, str)}
-        )
+        parent = _propagator.extract({key: value for key, value in metadata.items() if isinstance(value, str)})
         observation = Observation(self._metrics, rpc, kind)
         deadline_s = context.time_remaining()
         code = grpc.StatusCode.OK

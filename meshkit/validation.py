@@ -17,9 +17,7 @@ class Rejected:
     error: MeshError
 
 
-def tolerant(
-    deserializer: Callable[[bytes], Message], max_bytes: int
-) -> Callable[[bytes], Message | Rejected]:
+def tolerant(deserializer: Callable[[bytes], Message], max_bytes: int) -> Callable[[bytes], Message | Rejected]:
     """A deserialiser that returns Rejected instead of raising."""
 
     def deserialize(data: bytes) -> Message | Rejected:

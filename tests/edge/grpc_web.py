@@ -2,7 +2,7 @@
 
 import base64
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from urllib.parse import unquote
@@ -55,7 +55,7 @@ async def call(client: httpx.AsyncClient, path: str, request: Message, headers: 
 
 async def messages(
     client: httpx.AsyncClient, path: str, request: Message, headers: dict[str, str]
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """The messages of a streaming call, each as it arrives."""
     async with _sent(client, path, request, headers) as response:
         async for flag, body in _frames(response):

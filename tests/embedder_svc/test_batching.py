@@ -112,9 +112,7 @@ async def test_queries_go_before_bulk_but_not_for_ever() -> None:
     async with open_batcher(model.run, LIMITS, "test") as batcher:
         first = await busy(batcher, model)
         calls = [await submitted(batcher, entries(100, tokens=40))]
-        calls += [
-            await submitted(batcher, entries(item, tokens=40), Priority.INTERACTIVE) for item in (1, 2, 3)
-        ]
+        calls += [await submitted(batcher, entries(item, tokens=40), Priority.INTERACTIVE) for item in (1, 2, 3)]
         model.gate.set()
         await asyncio.gather(first, *calls)
     assert model.batches[1:] == [[1], [2], [100], [3]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from google.protobuf.message import Message
 
+from ragmesh.common.v1 import vector_pb2
 from ragmesh.embedder.v1 import embedder_pb2
 from ragmesh.gateway.v1 import answers_pb2
 from ragmesh.generator.v1 import generator_pb2
@@ -133,7 +134,12 @@ BAD: dict[str, tuple[str, Message, str, str]] = {
     "nothing to embed": (Embed, embedder_pb2.EmbedRequest(), "INVALID_FIELD", "texts"),
     "an empty text to embed": (Embed, embedder_pb2.EmbedRequest(texts=["a", ""]), "INVALID_FIELD", "texts[1]"),
     "an unknown encoder": (Embed, embedder_pb2.EmbedRequest(texts=["a"], model="none"), "MODEL_NOT_FOUND", ""),
-    "a wrong number format": (Embed, embedder_pb2.EmbedRequest(texts=["a"], dtype=99), "INVALID_FIELD", "dtype"),
+    "a wrong number format": (
+        Embed,
+        embedder_pb2.EmbedRequest(texts=["a"], dtype=99),  # type: ignore[arg-type]
+        "INVALID_FIELD",
+        "dtype",
+    ),
     "nothing to rerank with": (
         "EmbedderService.Rerank",
         embedder_pb2.RerankRequest(query="a", texts=["b"]),
@@ -161,7 +167,7 @@ BAD: dict[str, tuple[str, Message, str, str]] = {
     ),
     "chunks before their document": (
         "IndexService.UpsertDocument",
-        index_pb2.UpsertDocumentRequest(part=index_pb2.UpsertDocumentRequest.Part(vectors={})),
+        index_pb2.UpsertDocumentRequest(part=index_pb2.UpsertDocumentRequest.Part(vectors=vector_pb2.PackedVectors())),
         "OUT_OF_ORDER",
         "",
     ),

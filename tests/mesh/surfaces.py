@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 from google.protobuf.json_format import ParseDict
 from openai import AsyncOpenAI
+from openai.types.chat import ChatCompletionMessageParam
 
 from ragmesh.common.v1 import chunk_pb2
 from ragmesh.gateway.v1 import answers_pb2, events_pb2
@@ -116,8 +117,7 @@ async def openai_stream(edge: str, token: str, collection: str, question: str) -
     """The openai client, streaming."""
     heard = Heard()
     async with AsyncOpenAI(base_url=f"http://{edge}/v1", api_key=token, max_retries=0) as client:
-        messages = [{"role": "user", "content": question}]
-        stream = await client.chat.completions.create(model=collection, messages=messages, stream=True)  # type: ignore[call-overload]  # a plain dict will do
+        stream = await client.chat.completions.create(model=collection, messages=_chat(question), stream=True)
         async for part in stream:
             delta = part.choices[0].delta
             if delta.content:
@@ -130,8 +130,7 @@ async def openai_stream(edge: str, token: str, collection: str, question: str) -
 async def openai_whole(edge: str, token: str, collection: str, question: str) -> Heard:
     """The openai client, in one body."""
     async with AsyncOpenAI(base_url=f"http://{edge}/v1", api_key=token, max_retries=0) as client:
-        messages = [{"role": "user", "content": question}]
-        reply = await client.chat.completions.create(model=collection, messages=messages)  # type: ignore[arg-type]  # a plain dict will do
+        reply = await client.chat.completions.create(model=collection, messages=_chat(question))
     choice = reply.choices[0]
     heard = Heard(choice.message.content or "", ended=choice.finish_reason == "stop")
     _annotated(heard, choice.message)
@@ -149,6 +148,10 @@ ALL: dict[str, Ask] = {
 }
 
 
+def _chat(question: str) -> list[ChatCompletionMessageParam]:
+    return [{"role": "user", "content": question}]
+
+
 def _annotated(heard: Heard, message: Any) -> None:
     for annotation in message.to_dict().get("annotations") or ():
         heard.cite(ParseDict(annotation, chunk_pb2.Citation(), ignore_unknown_fields=True))
@@ -158,7 +161,7 @@ def _event(line: str) -> events_pb2.AnswerEvent:
     return ParseDict(json.loads(line), answers_pb2.AskResponse()).event
 
 
-async def _lines(edge: str, token: str, path: str, collection: str, question: str) -> AsyncIterator[str]:
+async def _lines(edge: str, token: str, path: str, collection: str, question: str) -> AsyncGenerator[str, None]:
     body = {"question": question, "collection": f"collections/{collection}"}
     headers = {"authorization": f"Bearer {token}"}
     async with (

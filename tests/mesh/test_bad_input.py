@@ -56,7 +56,8 @@ async def call(address: str, method: MethodDescriptor, payload: bytes, metadata:
     """Send one message, as it stands, and read to the end. On the wire all four kinds of call are alike."""
     path = f"/{method.containing_service.full_name}/{method.name}"
     async with grpc.aio.insecure_channel(address, [("grpc.max_send_message_length", -1)]) as channel:
-        stream = channel.stream_stream(path)([payload], timeout=20, metadata=metadata)
+        method_of: Any = channel.stream_stream(path)
+        stream = method_of([payload], timeout=20, metadata=metadata)
         try:
             async for _ in stream:
                 pass

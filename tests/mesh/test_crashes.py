@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from deploy.local.mesh import Mesh
 from ragmesh.ingest.v1 import documents_pb2
+from ragmesh.retriever.v1 import retriever_pb2
 from ragmesh_client import Client, Final, RagmeshError, Token, UnavailableError
 from tests.mesh.conftest import COLLECTION, PAGES, client
 
@@ -134,5 +136,5 @@ async def _ready(mesh: Mesh, collection: str) -> set[str]:
     return {document.name.rsplit("/", 1)[1] for document in documents if document.state == ready}
 
 
-async def _hits(caller: Client, query: str):  # noqa: ANN202
+async def _hits(caller: Client, query: str) -> Sequence[retriever_pb2.Hit]:
     return (await caller.search(query, COLLECTION)).hits

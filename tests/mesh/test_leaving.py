@@ -8,6 +8,8 @@ import statistics
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -94,7 +96,7 @@ async def test_the_callers_deadline_reaches_the_engine(llm_mesh: Mesh) -> None:
     assert took_s < 1.0
 
 
-async def _log_lines(log, seen: int) -> list[dict[str, object]]:  # noqa: ANN001
+async def _log_lines(log: Path, seen: int) -> list[dict[str, Any]]:
     """The generator's log lines of calls that ended since."""
     async with asyncio.timeout(5):
         while True:

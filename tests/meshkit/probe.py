@@ -42,9 +42,7 @@ class Echo:
             response = await self.seen(request, context)
         return response
 
-    async def Chat(
-        self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[Any]:
+    async def Chat(self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
         """Answer each request."""
         async for request in requests:
             yield await self.seen(request, context)

@@ -45,9 +45,7 @@ class Relay:
 
 
 @asynccontextmanager
-async def two_hops(
-    wire: Any, back: object, settings: ChannelSettings | None = None
-) -> AsyncIterator[grpc.aio.Channel]:
+async def two_hops(wire: Any, back: object, settings: ChannelSettings | None = None) -> AsyncIterator[grpc.aio.Channel]:
     """A channel for Alice to a relay before `back`."""
     async with (
         serve(app_of(wire, back)) as back_address,
@@ -193,12 +191,8 @@ async def test_request_id_passed_on(wire: Any) -> None:
         return call.request_id if call else ""
 
     async with two_hops(wire, Telling(wire, request_id)) as channel:
-        (given,) = await invoke(
-            channel, wire, "unary", wire.ProbeRequest(), metadata=(("x-request-id", "r-17"),)
-        )
-        (bad,) = await invoke(
-            channel, wire, "unary", wire.ProbeRequest(), metadata=(("x-request-id", "r 17"),)
-        )
+        (given,) = await invoke(channel, wire, "unary", wire.ProbeRequest(), metadata=(("x-request-id", "r-17"),))
+        (bad,) = await invoke(channel, wire, "unary", wire.ProbeRequest(), metadata=(("x-request-id", "r 17"),))
     assert given.text == "r-17"
     assert len(bad.text) == 32
 
@@ -207,9 +201,7 @@ async def test_trace_passed_on(wire: Any) -> None:
     """The second hop's span belongs to the trace that the caller began."""
     parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     async with two_hops(wire, Telling(wire, telemetry.trace_ids)) as channel:
-        (response,) = await invoke(
-            channel, wire, "unary", wire.ProbeRequest(), metadata=(("traceparent", parent),)
-        )
+        (response,) = await invoke(channel, wire, "unary", wire.ProbeRequest(), metadata=(("traceparent", parent),))
     assert "4bf92f3577b34da6a3ce929d0e0e4736" in response.text
     assert "00f067aa0ba902b7" not in response.text
 

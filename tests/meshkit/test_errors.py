@@ -82,9 +82,7 @@ def test_details() -> None:
 )
 def test_status_without_details(code: str, member: type[errors.MeshError], reason: str) -> None:
     """A status that is not a server's of ours gets fixed words, whatever it says."""
-    error = status.from_rpc_error(
-        failure(grpc.StatusCode[code], "connect to 10.0.0.7: password"), "retriever"
-    )
+    error = status.from_rpc_error(failure(grpc.StatusCode[code], "connect to 10.0.0.7: password"), "retriever")
     assert (type(error), error.reason, error.metadata) == (member, reason, {"peer": "retriever"})
     assert "password" not in error.message
 
@@ -104,10 +102,7 @@ def test_details_of_another_domain() -> None:
     info = error_details_pb2.ErrorInfo(reason="X", domain="example.com")
     sent.details[0].Pack(info)
     trailer = (status.DETAILS_KEY, sent.SerializeToString())
-    assert (
-        status.from_rpc_error(failure(grpc.StatusCode.NOT_FOUND, "secret", trailer)).reason
-        == "INTERNAL_ERROR"
-    )
+    assert status.from_rpc_error(failure(grpc.StatusCode.NOT_FOUND, "secret", trailer)).reason == "INTERNAL_ERROR"
 
 
 def test_invalid() -> None:
@@ -182,7 +177,5 @@ def test_reasons_are_published() -> None:
     """Every reason that the source raises is in the contract's enum."""
     published = {name.removeprefix(PREFIX) for name in error_reason_pb2.ErrorReason.DESCRIPTOR.values_by_name}
     raised = list(raised_reasons())
-    assert ("OVERLOADED", "admission.py") in {
-        (reason, place.split("/")[1].split(":")[0]) for reason, place in raised
-    }
+    assert ("OVERLOADED", "admission.py") in {(reason, place.split("/")[1].split(":")[0]) for reason, place in raised}
     assert [(reason, place) for reason, place in raised if reason not in published] == []

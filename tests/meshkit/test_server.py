@@ -98,9 +98,7 @@ async def test_watch(wire: Any) -> None:
 async def test_watch_of_an_unknown_service(wire: Any) -> None:
     """Watch of a service that is not here says SERVICE_UNKNOWN and stays open."""
     async with serve(app_of(wire, Echo(wire))) as address, connect(address) as channel:
-        call = health_pb2_grpc.HealthStub(channel).Watch(
-            health_pb2.HealthCheckRequest(service="no.such.Service")
-        )
+        call = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="no.such.Service"))
         assert (await call.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
         assert not call.done()
         call.cancel()

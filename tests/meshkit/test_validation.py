@@ -17,9 +17,7 @@ def methods() -> list[MethodDescriptor]:
     """Every method of the contract."""
     files = sorted(PROTOS.glob("ragmesh/*/v1/*.proto"))
     names = [".".join(path.relative_to(PROTOS).with_suffix("").parts) + "_pb2" for path in files]
-    services = [
-        s for name in names for s in importlib.import_module(name).DESCRIPTOR.services_by_name.values()
-    ]
+    services = [s for name in names for s in importlib.import_module(name).DESCRIPTOR.services_by_name.values()]
     return [method for service in services for method in service.methods]
 
 

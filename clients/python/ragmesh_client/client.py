@@ -289,9 +289,7 @@ class Client:
 
     async def get_document(self, name: str) -> documents_pb2.Document:
         """Reads a document's record, by its full name."""
-        return (
-            await self._call(self._documents.GetDocument, documents_pb2.GetDocumentRequest(name=name))
-        ).document
+        return (await self._call(self._documents.GetDocument, documents_pb2.GetDocumentRequest(name=name))).document
 
     async def list_documents(self, collection: str) -> AsyncGenerator[documents_pb2.Document, None]:
         """All documents of a collection, by name."""

@@ -109,7 +109,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> RagmeshError:
     """
     code, message = error.code(), error.details() or ""
     status = status_pb2.Status()
-    trailers: dict[str, Any] = dict(error.trailing_metadata() or ())  # type: ignore[arg-type]  # pairs, to its stubs unknown
+    trailers: dict[str, Any] = dict(error.trailing_metadata() or ())
     status.ParseFromString(trailers.get(_DETAILS_KEY, b""))
     details = _read(status)
     if code is grpc.StatusCode.INTERNAL and not details.reason:
@@ -146,9 +146,7 @@ def _read(status: status_pb2.Status) -> _Details:
         if packed.Unpack(info):
             details.reason, details.metadata = info.reason, dict(info.metadata)
         elif packed.Unpack(bad):
-            details.violations = {
-                violation.field: violation.description for violation in bad.field_violations
-            }
+            details.violations = {violation.field: violation.description for violation in bad.field_violations}
         elif packed.Unpack(retry):
             details.retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
     return details

@@ -30,9 +30,7 @@ from ragmesh_client.cli.running import (
 from ragmesh_client.client import Client
 from ragmesh_client.errors import NotFoundError
 
-app = typer.Typer(
-    no_args_is_help=True, help="Ask questions over your own documents.", pretty_exceptions_enable=False
-)
+app = typer.Typer(no_args_is_help=True, help="Ask questions over your own documents.", pretty_exceptions_enable=False)
 collections = typer.Typer(no_args_is_help=True, help="The knowledge bases.")
 documents = typer.Typer(no_args_is_help=True, help="What is in them.")
 app.add_typer(collections, name="collections")
@@ -46,9 +44,7 @@ DEFAULT_COLLECTION = "default"
 @app.callback()
 def options(
     context: typer.Context,
-    target: Annotated[
-        str | None, typer.Option(help="Where the mesh is, `host:port`.", envvar="RAGMESH_TARGET")
-    ] = None,
+    target: Annotated[str | None, typer.Option(help="Where the mesh is, `host:port`.", envvar="RAGMESH_TARGET")] = None,
     token: Annotated[str | None, typer.Option(help="The caller's token.", envvar="RAGMESH_TOKEN")] = None,
     tls: Annotated[bool, typer.Option(help="Speak TLS.")] = False,
 ) -> None:
@@ -165,15 +161,8 @@ def models(context: typer.Context, json: Json = False) -> None:
         for model in found:
             if json:
                 print_json(model)
-            kind = (
-                generator_pb2.EngineKind.Name(model.kind)
-                .removeprefix("ENGINE_KIND_")
-                .replace("_", " ")
-                .lower()
-            )
-            table.add_row(
-                model.model, kind, model.engine, str(model.max_model_tokens or "-"), model.description
-            )
+            kind = generator_pb2.EngineKind.Name(model.kind).removeprefix("ENGINE_KIND_").replace("_", " ").lower()
+            table.add_row(model.model, kind, model.engine, str(model.max_model_tokens or "-"), model.description)
         if not json:
             console.print(table)
 
@@ -235,9 +224,7 @@ def delete_collection(
 
 
 @documents.command("list")
-def list_documents(
-    context: typer.Context, collection: Collection = DEFAULT_COLLECTION, json: Json = False
-) -> None:
+def list_documents(context: typer.Context, collection: Collection = DEFAULT_COLLECTION, json: Json = False) -> None:
     """The documents of a collection."""
     settings = _settings(context, json=json)
 
@@ -295,9 +282,7 @@ def _status_table(servers: Sequence[server_pb2.ServerInfo]) -> Table:
     table = Table("server", "health", "version", "running", "waiting", "limit", "since")
     for server in servers:
         health = "[green]serving[/green]" if _serves(server) else "[red]not serving[/red]"
-        since = (
-            server.start_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S") if server.start_time.seconds else "-"
-        )
+        since = server.start_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S") if server.start_time.seconds else "-"
         load = server.load
         counts = (str(load.running), str(load.waiting), str(load.limit or "-"))
         table.add_row(server.name, health, server.version or "-", *counts, since)

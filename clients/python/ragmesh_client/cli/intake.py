@@ -15,15 +15,11 @@ from ragmesh_client.errors import RagmeshError
 from ragmesh_client.uploads import FileProgress, document_files
 
 
-async def ingest(
-    client: Client, paths: list[Path], collection: str, *, concurrency: int, as_json: bool
-) -> bool:
+async def ingest(client: Client, paths: list[Path], collection: str, *, concurrency: int, as_json: bool) -> bool:
     """Takes files in with a progress bar and prints a summary; returns whether all of them are ready."""
     ended: list[FileProgress] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(
-        *columns, console=console, disable=as_json or not console.is_terminal, transient=True
-    ) as progress:
+    with Progress(*columns, console=console, disable=as_json or not console.is_terminal, transient=True) as progress:
         task = progress.add_task("ingesting", total=len(document_files(paths)))
         async for step in client.ingest(paths, collection, concurrency=concurrency):
             if as_json:

@@ -1,0 +1,8 @@
+"""The ingest process."""
+
+from ingest_svc.app import open_app
+from ingest_svc.settings import Settings
+from meshkit.process import main
+
+if __name__ == "__main__":
+    main(Settings, open_app)

@@ -1,0 +1,188 @@
+"""The wiring of the ingest service."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from google.protobuf.descriptor import FileDescriptor
+
+from ingest_svc.chunking import Strategies
+from ingest_svc.folder_source import FolderSources
+from ingest_svc.following import Following
+from ingest_svc.ingesting import Ingesting, Patience
+from ingest_svc.intake import Intake, IntakeLimits
+from ingest_svc.job_running import JobLimits, JobRunning
+from ingest_svc.job_starting import JobDesk
+from ingest_svc.keeping import Keeping
+from ingest_svc.object_folder import ObjectFolder, open_object_folder
+from ingest_svc.parser_processes import ParserLimits, open_parser_processes
+from ingest_svc.peers import EmbedderPeer, RetrieverPeer
+from ingest_svc.pipeline import Pipeline, PipelineLimits
+from ingest_svc.recursive_chunking import RecursiveStrategy
+from ingest_svc.redis_catalog import DOCUMENT_WORK, RedisCatalog
+from ingest_svc.redis_jobs import JOB_WORK, RedisJobs
+from ingest_svc.redis_progress import RedisProgress, open_redis_progress
+from ingest_svc.redis_queue import RedisQueue
+from ingest_svc.redis_store import RedisLocks, answers, open_redis
+from ingest_svc.service import ChunkingService, CollectionService, DocumentService, JobService
+from ingest_svc.settings import Settings
+from ingest_svc.uploading import Uploading
+from ingest_svc.work import Pace, open_workers
+from meshkit.admission import Permits
+from meshkit.channel import open_channel
+from meshkit.server import App, Registration
+from ragmesh.ingest.v1 import (
+    chunking_pb2,
+    chunking_pb2_grpc,
+    collections_pb2,
+    collections_pb2_grpc,
+    documents_pb2,
+    documents_pb2_grpc,
+    jobs_pb2,
+    jobs_pb2_grpc,
+)
+
+_PART_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    """What state is kept in."""
+
+    catalog: RedisCatalog
+    jobs: RedisJobs
+    locks: RedisLocks
+    bus: RedisProgress
+    objects: ObjectFolder
+    documents: RedisQueue
+    queued_jobs: RedisQueue
+    answer: Callable[[], Awaitable[bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Core:
+    """What the services and the workers share."""
+
+    encoder: EmbedderPeer
+    index: RetrieverPeer
+    strategies: Strategies
+    sources: FolderSources
+    pipeline: Pipeline
+    intake: Intake
+
+
+@asynccontextmanager
+async def open_app(settings: Settings) -> AsyncIterator[App]:
+    """The services and the workers of one process; Redis and the peers need not answer yet."""
+    async with AsyncExitStack() as stack:
+        stores = await _open_stores(settings, stack)
+        core = await _open_core(settings, stores, stack)
+        await _open_workers(settings, stores, core, stack)
+        registrations = _registrations(settings, stores, core)
+        needing = [each.name for each in registrations if not isinstance(each.servicer, ChunkingService)]
+        yield App(registrations, probes=dict.fromkeys(needing, stores.answer))
+
+
+async def _open_stores(settings: Settings, stack: AsyncExitStack) -> _Stores:
+    redis = await stack.enter_async_context(
+        open_redis(settings.redis_url, settings.redis_timeout_s, settings.redis_max_connections)
+    )
+    bus = open_redis_progress(redis, settings.watch_buffer, settings.retry_backoff_s)
+    folder = open_object_folder(settings.object_folder, settings.upload_ttl_s, settings.upload_expiry_interval_s)
+
+    def queue(stream: str) -> RedisQueue:
+        idle_s, block_s = settings.claim_idle_s, settings.queue_block_s
+        return RedisQueue(redis, stream, claim_idle_s=idle_s, block_s=block_s)
+
+    return _Stores(
+        catalog=RedisCatalog(redis, settings.request_id_ttl_s),
+        jobs=RedisJobs(redis, settings.request_id_ttl_s, settings.job_retention_s, settings.max_open_jobs),
+        locks=RedisLocks(redis, settings.claim_idle_s),
+        bus=await stack.enter_async_context(bus),
+        objects=await stack.enter_async_context(folder),
+        documents=queue(DOCUMENT_WORK),
+        queued_jobs=queue(JOB_WORK),
+        answer=partial(answers, redis),
+    )
+
+
+async def _open_core(settings: Settings, stores: _Stores, stack: AsyncExitStack) -> _Core:
+    embedder = await stack.enter_async_context(open_channel(settings.embedder_target, settings.channel))
+    retriever = await stack.enter_async_context(open_channel(settings.retriever_target, settings.channel))
+    parsing = ParserLimits(settings.parser_timeout_s, settings.parser_max_memory_bytes, settings.max_text_bytes)
+    parser = await stack.enter_async_context(open_parser_processes(settings.parser_processes, parsing))
+    encoder, index, strategies = EmbedderPeer(embedder), RetrieverPeer(retriever), Strategies(RecursiveStrategy())
+    batches = PipelineLimits(settings.max_batch_tokens, settings.max_batch_chunks, settings.max_tokenize_bytes)
+    pipeline = Pipeline(parser, stores.objects, encoder, index, strategies, batches)
+    limits = IntakeLimits(settings.max_document_bytes, settings.max_metadata_bytes, settings.lock_wait_s)
+    return _Core(
+        encoder=encoder,
+        index=index,
+        strategies=strategies,
+        sources=FolderSources(settings.allowed_roots, settings.max_job_files),
+        pipeline=pipeline,
+        intake=Intake(stores.catalog, stores.objects, index, pipeline, stores.locks, strategies, limits),
+    )
+
+
+async def _open_workers(settings: Settings, stores: _Stores, core: _Core, stack: AsyncExitStack) -> None:
+    pace = Pace(settings.heartbeat_s, settings.retry_backoff_s, settings.retry_backoff_max_s)
+    patience = Patience(
+        attempt_timeout_s=settings.attempt_timeout_s,
+        max_attempts=settings.max_attempts,
+        retry_for_s=settings.retry_for_s,
+        lock_wait_s=settings.lock_wait_s,
+    )
+    ingesting = Ingesting(
+        stores.catalog, stores.jobs, core.pipeline, core.index, stores.locks, stores.bus, patience, pace
+    )
+    limits = JobLimits(settings.max_job_documents_under_way, _PART_BYTES, settings.job_poll_s)
+    running = JobRunning(stores.catalog, stores.jobs, core.intake, stores.objects, core.sources, stores.bus, limits)
+    await stack.enter_async_context(open_workers(stores.documents, ingesting, settings.document_workers, pace))
+    await stack.enter_async_context(open_workers(stores.queued_jobs, running, settings.job_workers, pace))
+
+
+def _registrations(settings: Settings, stores: _Stores, core: _Core) -> Sequence[Registration]:
+    keeping = Keeping(
+        stores.catalog,
+        stores.objects,
+        core.encoder,
+        core.index,
+        stores.locks,
+        core.strategies,
+        settings.lock_wait_s,
+    )
+    following = Following(stores.catalog, stores.bus, settings.watch_poll_s)
+    permits = Permits(settings.max_uploads, settings.overload_retry_after_s)
+    uploading = Uploading(core.intake, stores.objects, following, permits, settings.progress_bytes)
+    desk = JobDesk(stores.catalog, stores.jobs, core.sources, core.strategies, stores.bus, settings.watch_poll_s)
+    return [
+        _registration(
+            collections_pb2.DESCRIPTOR,
+            collections_pb2_grpc.add_CollectionServiceServicer_to_server,
+            CollectionService(keeping, stores.catalog, core.index),
+        ),
+        _registration(
+            documents_pb2.DESCRIPTOR,
+            documents_pb2_grpc.add_DocumentServiceServicer_to_server,
+            # The stub's own method answers NOT_IMPLEMENTED.
+            DocumentService(stores.catalog, core.intake, uploading, following),  # type: ignore[abstract]
+        ),
+        _registration(
+            jobs_pb2.DESCRIPTOR,
+            jobs_pb2_grpc.add_JobServiceServicer_to_server,
+            JobService(desk, stores.jobs),
+        ),
+        _registration(
+            chunking_pb2.DESCRIPTOR,
+            chunking_pb2_grpc.add_ChunkingServiceServicer_to_server,
+            ChunkingService(core.strategies),
+        ),
+    ]
+
+
+def _registration(file: FileDescriptor, add: Callable[..., None], servicer: object) -> Registration:
+    """The file's one service."""
+    (service,) = file.services_by_name.values()
+    return Registration(service.full_name, add, servicer)

@@ -1,0 +1,201 @@
+"""The records kept of collections and documents, and what keeps them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from ingest_svc.chunking import Chunking
+from ingest_svc.failure import Failure
+
+
+class Record(BaseModel):
+    """A value that is kept as JSON; a change makes a new one."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class EncoderCard(Record):
+    """An encoder; `max_tokens` is the longest text that it reads whole."""
+
+    model: str
+    revision: str
+    dimension: int
+    max_tokens: int
+
+    @property
+    def name(self) -> str:
+        """`model@revision`: equal where vectors may be compared."""
+        return f"{self.model}@{self.revision}"
+
+
+class FilterableField(Record):
+    """A field of the metadata that filters may name."""
+
+    field: str
+    type: Literal["STRING", "NUMBER", "BOOL", "STRING_LIST"]
+
+
+class Collection(Record):
+    """A knowledge base of one tenant; `fusion` is passed on to the index as it was given."""
+
+    id: str
+    display_name: str = ""
+    description: str = ""
+    chunking: Chunking
+    encoder: EncoderCard
+    language: str = ""
+    fusion: dict[str, Any] | None = None
+    filterable_fields: tuple[FilterableField, ...] = ()
+    create_time: datetime
+    update_time: datetime
+    revision: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"collections/{self.id}"
+
+    @property
+    def etag(self) -> str:
+        return str(self.revision)
+
+
+class DocumentState(StrEnum):
+    """How far a document has come."""
+
+    RECEIVING = "RECEIVING"
+    STORED = "STORED"
+    PARSING = "PARSING"
+    CHUNKING = "CHUNKING"
+    EMBEDDING = "EMBEDDING"
+    INDEXING = "INDEXING"
+    READY = "READY"
+    FAILED = "FAILED"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self in (DocumentState.READY, DocumentState.FAILED)
+
+
+class Revision(Record):
+    """An earlier content of a document."""
+
+    content_hash: str
+    chunking: Chunking
+    parser: str
+    chunk_count: int
+    create_time: datetime
+
+
+class Timing(Record):
+    """A stage: seconds from the beginning of the work to its start, and seconds that it took."""
+
+    stage: str
+    start_s: float
+    duration_s: float
+
+
+class Document(Record):
+    """What was given, and how far it has come.
+
+    `fingerprint` stands for the content and all that decides what becomes of it; "" once the document is being
+    deleted. `object` names its bytes in the object store. `job` and `source` say which job brought it, from where.
+    """
+
+    collection: str
+    id: str
+    state: DocumentState
+    failure: Failure | None = None
+    given_title: str = ""
+    title: str = ""
+    uri: str = ""
+    media_type: str = ""
+    size_bytes: int = 0
+    content_hash: str
+    metadata: dict[str, Any] = {}
+    page_count: int = 0
+    chunk_count: int = 0
+    token_count: int = 0
+    chunking: Chunking
+    parser: str = ""
+    warnings: tuple[str, ...] = ()
+    timings: tuple[Timing, ...] = ()
+    create_time: datetime
+    update_time: datetime
+    stored_time: datetime
+    history: tuple[Revision, ...] = ()
+    fingerprint: str
+    object: str
+    job: str = ""
+    source: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"collections/{self.collection}/documents/{self.id}"
+
+    def changed(self, **values: Any) -> "Document":
+        """The record with other values, changed now."""
+        return self.model_copy(update={**values, "update_time": now()})
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A caller's id of a call that may come again, and a digest of the rest of the call."""
+
+    id: str
+    digest: str
+
+
+class Catalog(Protocol):
+    """Keeps the records of each tenant apart; every method raises STORE_UNAVAILABLE where its store is away."""
+
+    async def create_collection(self, tenant: str, collection: Collection, request: Request | None) -> None:
+        """Keep a new collection, and that the request made it; the caller holds the collection's lock."""
+
+    async def created_by(self, tenant: str, request: Request) -> str:
+        """The id of the collection that the request made, or ""; raises REQUEST_ID_REUSED for another request."""
+
+    async def find_collection(self, tenant: str, id: str) -> Collection | None: ...
+
+    async def get_collection(self, tenant: str, id: str) -> Collection:
+        """The collection; raises COLLECTION_NOT_FOUND."""
+
+    async def list_collections(self, tenant: str, after: str, limit: int) -> Sequence[Collection]:
+        """Collections by id, those behind the id `after`."""
+
+    async def replace_collection(self, tenant: str, collection: Collection) -> bool:
+        """Keep a collection in place of its last revision; False where that is not the one kept."""
+
+    async def remove_collection(self, tenant: str, id: str) -> None:
+        """Forget a collection and its documents."""
+
+    async def accept(self, tenant: str, subject: str, document: Document) -> Document | None:
+        """Keep a document and queue the work on it, both or neither; the record it replaces.
+
+        Raises COLLECTION_NOT_FOUND.
+        """
+
+    async def find_document(self, tenant: str, collection: str, id: str) -> Document | None: ...
+
+    async def get_document(self, tenant: str, collection: str, id: str) -> Document:
+        """The document; raises COLLECTION_NOT_FOUND or DOCUMENT_NOT_FOUND."""
+
+    async def list_documents(self, tenant: str, collection: str, after: str, limit: int) -> Sequence[Document]:
+        """Documents by id, those behind the id `after`; raises COLLECTION_NOT_FOUND."""
+
+    async def count_documents(self, tenant: str, collection: str) -> int: ...
+
+    async def replace_document(self, tenant: str, document: Document, fingerprint: str) -> bool:
+        """Keep a document in place of one with the fingerprint; False where another, or none, is kept."""
+
+    async def remove_document(self, tenant: str, document: Document) -> None:
+        """Forget a document whose fingerprint is "", unless it was given again."""
+
+
+def now() -> datetime:
+    """The time of day, with its zone."""
+    return datetime.now(UTC)

@@ -1,0 +1,112 @@
+"""How a document's text is cut into chunks: what a strategy is, and the strategies there are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ingest_svc.extract import Extract
+from meshkit.errors import FieldViolation, InvalidArgument, NotFound
+
+
+class Chunking(BaseModel):
+    """A strategy by name, and all its parameters."""
+
+    model_config = ConfigDict(frozen=True)
+
+    strategy: str
+    parameters: dict[str, Any]
+
+
+class Parameters(BaseModel):
+    """A strategy's parameters; each field has a default and a description."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a document's text: `text` stands at the bytes [start, end) of it.
+
+    The heading path and the page are those of its first text that the chunk before does not have.
+    """
+
+    ordinal: int
+    start: int
+    end: int
+    text: str
+    heading_path: tuple[str, ...]
+    page: int
+    token_count: int
+
+
+class Strategy(Protocol):
+    """A way to cut a text; pure and without state."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def description(self) -> str: ...
+
+    @property
+    def parameters(self) -> type[Parameters]:
+        """What its parameters are."""
+
+    def cut(self, extract: Extract, token_ends: Sequence[int], parameters: Any) -> list[Chunk]:
+        """The chunks in order; `token_ends` has the byte after each token of the text, ascending."""
+
+
+class Strategies:
+    """The strategies of a server, the first one its default; lives as long as its process."""
+
+    def __init__(self, *strategies: Strategy) -> None:
+        self._default = strategies[0].name
+        self._by_name: Mapping[str, Strategy] = {strategy.name: strategy for strategy in strategies}
+
+    def __iter__(self) -> Any:
+        return iter(self._by_name.values())
+
+    def resolve(self, name: str, parameters: Mapping[str, Any], field: str = "chunking") -> Chunking:
+        """The strategy with every parameter filled in; `field` is the request's field that named it.
+
+        Raises STRATEGY_NOT_FOUND for an unknown strategy or parameter, INVALID_FIELD for a bad value.
+        """
+        strategy = self._named(name or self._default)
+        unknown = parameters.keys() - strategy.parameters.model_fields.keys()
+        if unknown:
+            metadata = {"strategy": strategy.name, "parameter": min(unknown)}
+            message = f"the strategy {strategy.name} has no parameter {min(unknown)}"
+            raise NotFound("STRATEGY_NOT_FOUND", message, metadata=metadata)
+        try:
+            filled = strategy.parameters.model_validate(parameters)
+        except ValidationError as error:
+            raise _bad_parameters(error, f"{field}.parameters") from error
+        return Chunking(strategy=strategy.name, parameters=filled.model_dump())
+
+    def cut(self, chunking: Chunking, extract: Extract, token_ends: Sequence[int]) -> list[Chunk]:
+        """The chunks of a text, cut as `chunking` says."""
+        strategy = self._named(chunking.strategy)
+        parameters = strategy.parameters.model_validate(chunking.parameters)
+        return strategy.cut(extract, token_ends, parameters)
+
+    def _named(self, name: str) -> Strategy:
+        if name not in self._by_name:
+            message = f"no chunking strategy is named {name}"
+            raise NotFound("STRATEGY_NOT_FOUND", message, metadata={"strategy": name})
+        return self._by_name[name]
+
+
+def _bad_parameters(error: ValidationError, field: str) -> InvalidArgument:
+    violations = [
+        FieldViolation(".".join([field, *(str(part) for part in found["loc"])]), found["msg"])
+        for found in error.errors(include_url=False, include_input=False)
+    ]
+    first = violations[0]
+    return InvalidArgument(
+        "INVALID_FIELD",
+        f"{first.field}: {first.description}",
+        metadata={"field": first.field},
+        violations=violations,
+    )

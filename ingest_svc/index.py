@@ -1,0 +1,45 @@
+"""The index as ingestion sees it."""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ingest_svc.catalog import Collection, Document
+from ingest_svc.chunking import Chunk
+from ingest_svc.encoder import Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class IndexStats:
+    """What a collection's index holds."""
+
+    documents: int = 0
+    chunks: int = 0
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of a document's chunks, in order, and their vectors."""
+
+    chunks: Sequence[Chunk]
+    vectors: Vectors
+
+
+class Index(Protocol):
+    """Holds the chunks of collections; acts on the tenant of the current identity, raises what its service answers."""
+
+    async def put(self, collection: Collection) -> None:
+        """Make the collection's index or change its settings."""
+
+    async def stats(self, collection: str) -> IndexStats:
+        """What the index of `collections/{id}` holds; nothing where there is none."""
+
+    async def delete(self, collection: str) -> None:
+        """Delete the index of `collections/{id}`; one that is not there is no failure."""
+
+    async def write(self, document: Document, metadata: dict[str, Any], parts: AsyncGenerator[Part]) -> None:
+        """Put the chunks in place of those that the document had; a failure of `parts` changes nothing."""
+
+    async def delete_document(self, document: Document) -> int:
+        """Delete the document's chunks and say how many; none where its index is not there."""

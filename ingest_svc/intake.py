@@ -1,0 +1,236 @@
+"""Documents on their way in and out: checked, stored, queued; and deleted again."""
+
+import hashlib
+import json
+import re
+import unicodedata
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from ingest_svc import metadata
+from ingest_svc.catalog import Catalog, Collection, Document, DocumentState, Revision, now
+from ingest_svc.chunking import Chunking, Strategies
+from ingest_svc.index import Index
+from ingest_svc.objects import ObjectStore, Upload, text_key
+from ingest_svc.pipeline import Pipeline
+from ingest_svc.work import Locks
+from meshkit.errors import InvalidArgument, MeshError
+
+_NOT_ID = re.compile(r"[^A-Za-z0-9._-]+")
+_MAX_SLUG_CHARS = 80
+_MAX_REVISIONS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What comes with a document's bytes; `chunking`: a strategy's name and parameters, or None for the collection's."""
+
+    collection: str
+    document_id: str = ""
+    title: str = ""
+    uri: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    chunking: tuple[str, Mapping[str, Any]] | None = None
+    password: str = ""
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who gave a document and, where a job did, which one and from what source."""
+
+    tenant: str
+    subject: str
+    job: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A head that was checked, its collection, and how the document will be cut."""
+
+    head: Head
+    collection: Collection
+    chunking: Chunking
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A document that is stored and queued, or was indexed before, byte for byte."""
+
+    document: Document
+    unchanged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeLimits:
+    """Bounds of a document, and how long a deletion waits for the work on it to stop."""
+
+    max_document_bytes: int
+    max_metadata_bytes: int
+    lock_wait_s: float
+
+
+class Intake:
+    """Takes in and deletes documents; lives as long as its process, nothing to close."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        objects: ObjectStore,
+        index: Index,
+        pipeline: Pipeline,
+        locks: Locks,
+        strategies: Strategies,
+        limits: IntakeLimits,
+    ) -> None:
+        self.limits = limits
+        self._catalog = catalog
+        self._objects = objects
+        self._index = index
+        self._pipeline = pipeline
+        self._locks = locks
+        self._strategies = strategies
+
+    async def admit(self, tenant: str, head: Head, field: str = "document") -> Admitted:
+        """Check a head, before any byte is taken; `field` is the request's field that holds it.
+
+        Raises COLLECTION_NOT_FOUND, STRATEGY_NOT_FOUND, TOO_LARGE or INVALID_FIELD.
+        """
+        collection = await self._catalog.get_collection(tenant, head.collection)
+        self.check_size(head.size_bytes)
+        metadata.check(head.metadata, collection.filterable_fields, self.limits.max_metadata_bytes, f"{field}.metadata")
+        chunking = collection.chunking
+        if head.chunking is not None:
+            chunking = self._strategies.resolve(*head.chunking, field=f"{field}.chunking")
+        return Admitted(head, collection, chunking)
+
+    def check_size(self, size: int) -> None:
+        """Raise TOO_LARGE for more bytes than a document may have."""
+        limit = self.limits.max_document_bytes
+        if size > limit:
+            details = {"limit_bytes": str(limit), "bytes": str(size)}
+            raise InvalidArgument("TOO_LARGE", f"a document has at most {limit} bytes", metadata=details)
+
+    async def accept(self, origin: Origin, admitted: Admitted, upload: Upload) -> Accepted:
+        """Store the bytes and queue the work; when this returns, the document survives any crash.
+
+        The same content under the same name, indexed in the same way, is left as it is. Raises COLLECTION_NOT_FOUND,
+        STORE_UNAVAILABLE.
+        """
+        document = _document(origin, admitted, upload)
+        before = await self._catalog.find_document(origin.tenant, document.collection, document.id)
+        if before and before.fingerprint == document.fingerprint and before.state is DocumentState.READY:
+            await upload.discard()
+            return Accepted(before, unchanged=True)
+        document = _following(before, document)
+        await upload.store(document.object)
+        if admitted.head.password:
+            await self._unlock(document, admitted.head.password)
+        replaced = await self._catalog.accept(origin.tenant, origin.subject, document)
+        if replaced:
+            await self._remove_object(replaced)
+        return Accepted(document, unchanged=False)
+
+    async def delete(self, tenant: str, collection: str, id: str) -> int:
+        """Delete a document and say how many chunks went with it; a repeated call finishes one that broke off.
+
+        Raises COLLECTION_NOT_FOUND, DOCUMENT_NOT_FOUND, OVERLOADED where the work on it does not stop in time.
+        """
+        document = await self._withdrawn(tenant, collection, id)
+        async with self._locks.hold(tenant, document.name, self.limits.lock_wait_s):
+            deleted = await self._index.delete_document(document)
+            await self._catalog.remove_document(tenant, document)
+        await self._remove_object(document)
+        return deleted
+
+    async def _withdrawn(self, tenant: str, collection: str, id: str) -> Document:
+        """The document with no fingerprint: who works on it sees that and stops."""
+        while True:
+            document = await self._catalog.get_document(tenant, collection, id)
+            withdrawn = document.changed(fingerprint="")
+            if await self._catalog.replace_document(tenant, withdrawn, document.fingerprint):
+                return withdrawn
+
+    async def _unlock(self, document: Document, password: str) -> None:
+        try:
+            await self._pipeline.read_locked(document.object, document.uri, password)
+        except MeshError as error:
+            # The worker, which has no password, will find out the same and keep it as the document's failure.
+            if error.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+                raise
+
+    async def _remove_object(self, document: Document) -> None:
+        await self._objects.remove(document.object)
+        await self._objects.remove(text_key(document.object))
+
+
+def _document(origin: Origin, admitted: Admitted, upload: Upload) -> Document:
+    head, at = admitted.head, now()
+    id = head.document_id or document_id(head.uri) or upload.content_hash[:32]
+    return Document(
+        collection=head.collection,
+        id=id,
+        state=DocumentState.STORED,
+        given_title=head.title,
+        title=head.title,
+        uri=head.uri,
+        size_bytes=upload.size,
+        content_hash=upload.content_hash,
+        metadata=dict(head.metadata),
+        chunking=admitted.chunking,
+        create_time=at,
+        update_time=at,
+        stored_time=at,
+        fingerprint=_fingerprint(admitted, upload.content_hash),
+        object=f"{origin.tenant}/{head.collection}/{id}/{uuid.uuid4().hex}",
+        job=origin.job,
+        source=origin.source,
+    )
+
+
+def _following(before: Document | None, document: Document) -> Document:
+    """The document with the history of the one that it replaces."""
+    if before is None:
+        return document
+    history = before.history
+    if before.state is DocumentState.READY:
+        revision = Revision(
+            content_hash=before.content_hash,
+            chunking=before.chunking,
+            parser=before.parser,
+            chunk_count=before.chunk_count,
+            create_time=before.stored_time,
+        )
+        history = (revision, *history)[:_MAX_REVISIONS]
+    return document.model_copy(update={"history": history, "create_time": before.create_time})
+
+
+def _fingerprint(admitted: Admitted, content_hash: str) -> str:
+    head = admitted.head
+    decisive = [
+        content_hash,
+        admitted.chunking.model_dump(),
+        admitted.collection.encoder.name,
+        head.title,
+        head.uri,
+        dict(head.metadata),
+    ]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def document_id(uri: str) -> str:
+    """The id of the document at a URI: the end of its path, readable, and a short hash; "" for no URI."""
+    if not uri:
+        return ""
+    try:
+        path = urlsplit(uri).path
+    except ValueError:
+        path = uri
+    plain = unicodedata.normalize("NFKD", unquote(path)).encode("ascii", "ignore").decode()
+    slug = _NOT_ID.sub("-", plain)[-_MAX_SLUG_CHARS:].strip("-._")
+    short = hashlib.sha256(uri.encode()).hexdigest()[:10]
+    return f"{slug}-{short}" if slug else short

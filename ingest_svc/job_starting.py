@@ -1,0 +1,87 @@
+"""Starting jobs and watching them."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ingest_svc.catalog import Catalog, Request, now
+from ingest_svc.chunking import Strategies
+from ingest_svc.jobs import Job, JobStore, Sources
+from ingest_svc.progress import Progress, ProgressBus
+
+
+@dataclass(frozen=True, slots=True)
+class JobOrder:
+    """A job as asked for; `chunking` is a strategy's name and parameters, or None for the collection's."""
+
+    collection: str
+    source_uri: str
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    chunking: tuple[str, Mapping[str, Any]] | None
+    delete_missing: bool
+
+
+class JobDesk:
+    """Starts jobs and tells how they go; lives as long as its process, nothing to close."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        jobs: JobStore,
+        sources: Sources,
+        strategies: Strategies,
+        bus: ProgressBus,
+        poll_s: float,
+    ) -> None:
+        self._catalog = catalog
+        self._jobs = jobs
+        self._sources = sources
+        self._strategies = strategies
+        self._bus = bus
+        self._poll_s = poll_s
+
+    async def start(self, tenant: str, subject: str, order: JobOrder, request: Request | None) -> Job:
+        """Queue a job, or find the one that the request started before.
+
+        Raises COLLECTION_NOT_FOUND, SOURCE_NOT_READABLE, STRATEGY_NOT_FOUND, INVALID_FIELD, REQUEST_ID_REUSED or
+        OVERLOADED.
+        """
+        collection = await self._catalog.get_collection(tenant, order.collection)
+        await asyncio.to_thread(self._sources.open, order.source_uri)
+        chunking = collection.chunking
+        if order.chunking is not None:
+            chunking = self._strategies.resolve(*order.chunking)
+        job = Job(
+            id=_job_id(),
+            collection=order.collection,
+            subject=subject,
+            source_uri=order.source_uri,
+            include=order.include,
+            exclude=order.exclude,
+            chunking=chunking,
+            delete_missing=order.delete_missing,
+            create_time=now(),
+        )
+        return await self._jobs.get(tenant, await self._jobs.start(tenant, job, request))
+
+    async def watch(self, tenant: str, id: str) -> AsyncGenerator[tuple[Job, Progress | None]]:
+        """The job at once, then with each document that moves, and at last as it ended; raises JOB_NOT_FOUND."""
+        name = f"jobs/{id}"
+        async with self._bus.watch(tenant, name) as watch:
+            shown = await self._jobs.get(tenant, id)
+            yield shown, None
+            while not shown.state.ended:
+                progress = await watch.next(self._poll_s)
+                job = await self._jobs.get(tenant, id)
+                if progress is not None or job != shown:
+                    yield job, progress if not job.state.ended else None
+                shown = job
+
+
+def _job_id() -> str:
+    """An id that sorts by the time of its making."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(5)}"

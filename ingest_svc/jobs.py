@@ -1,0 +1,149 @@
+"""Jobs: many documents at once, from a folder."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Literal, Protocol
+
+from ingest_svc.catalog import Record, Request, now
+from ingest_svc.chunking import Chunking
+from ingest_svc.failure import Failure
+
+SettledAs = Literal["ready", "unchanged", "failed"]
+
+
+class JobState(StrEnum):
+    """How far a job has come."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def ended(self) -> bool:
+        return self not in (JobState.PENDING, JobState.RUNNING)
+
+
+class JobCounts(Record):
+    """What became of a job's documents."""
+
+    found: int = 0
+    ready: int = 0
+    unchanged: int = 0
+    failed: int = 0
+    deleted: int = 0
+    chunks: int = 0
+    bytes: int = 0
+
+    @property
+    def settled(self) -> int:
+        return self.ready + self.unchanged + self.failed
+
+
+class DocumentFailure(Record):
+    """A document of a job that failed."""
+
+    uri: str
+    document: str = ""
+    failure: Failure
+
+
+class Job(Record):
+    """An ingestion under way; counts and failures are kept beside it and filled in when it is read."""
+
+    id: str
+    collection: str
+    subject: str
+    source_uri: str
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    chunking: Chunking
+    delete_missing: bool = False
+    state: JobState = JobState.PENDING
+    failure: Failure | None = None
+    create_time: datetime
+    end_time: datetime | None = None
+    counts: JobCounts = JobCounts()
+    failures: tuple[DocumentFailure, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"jobs/{self.id}"
+
+    def remaining(self) -> timedelta | None:
+        """How long it may still take, by its pace so far; None where that is not known."""
+        done, left = self.counts.settled, self.counts.found - self.counts.settled
+        if self.state is not JobState.RUNNING or not done:
+            return None
+        return (now() - self.create_time) / done * left
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of one of a job's documents."""
+
+    key: str
+    outcome: SettledAs
+    chunks: int = 0
+    bytes: int = 0
+    failure: DocumentFailure | None = None
+
+
+class Source(Protocol):
+    """A folder that documents are read from."""
+
+    def files(self) -> Sequence[str]:
+        """The paths below it of all its files, in order; links that lead out of it are left out.
+
+        Blocks. Raises SOURCE_NOT_READABLE, and TOO_LARGE where there are more than a job may have.
+        """
+
+    def read(self, path: str, part_bytes: int) -> Iterator[bytes]:
+        """A file's bytes in parts. Blocks. Raises SOURCE_NOT_READABLE."""
+
+
+class Sources(Protocol):
+    """The places that jobs may read."""
+
+    def open(self, uri: str) -> Source:
+        """The folder at `uri`; raises SOURCE_NOT_READABLE for one that is not there or not allowed."""
+
+
+class JobStore(Protocol):
+    """Keeps each tenant's jobs; every method raises STORE_UNAVAILABLE where it is away."""
+
+    async def start(self, tenant: str, job: Job, request: Request | None) -> str:
+        """Keep a new job and queue it, both or neither; its id, or that of the job the request made before.
+
+        Raises REQUEST_ID_REUSED for another request under the same id, OVERLOADED where the tenant has too many.
+        """
+
+    async def get(self, tenant: str, id: str) -> Job:
+        """The job with its counts and failures; raises JOB_NOT_FOUND."""
+
+    async def state(self, tenant: str, id: str) -> JobState | None:
+        """Its state; None where there is no such job."""
+
+    async def list(self, tenant: str, after: str, limit: int) -> Sequence[Job]:
+        """Jobs by id, newest first, those behind the id `after`."""
+
+    async def change(
+        self, tenant: str, id: str, states: Sequence[JobState], to: JobState, failure: Failure | None = None
+    ) -> bool:
+        """Move a job from one of `states`; False where it is in another."""
+
+    async def found(self, tenant: str, id: str, files: int) -> None: ...
+
+    async def deleted(self, tenant: str, id: str) -> None:
+        """Count one more document deleted."""
+
+    async def begin(self, tenant: str, id: str, key: str) -> bool:
+        """Count the document `key` among those under way; False where it has been settled."""
+
+    async def under_way(self, tenant: str, id: str) -> int: ...
+
+    async def settle(self, tenant: str, id: str, settled: Settled) -> None:
+        """Count what became of a document, once however often it is said."""

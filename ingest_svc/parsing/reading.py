@@ -1,0 +1,64 @@
+"""Reading a document: detect its kind, hand it to that kind's parser, and check what comes back."""
+
+from collections.abc import Callable
+from importlib import import_module
+
+from ingest_svc.extract import Extract, Source
+from ingest_svc.parsing import detection
+from meshkit.errors import FailedPrecondition, InvalidArgument, MeshError, ResourceExhausted
+
+# Imported at first use: a process that reads Markdown does not load PDFium.
+_PARSERS = {
+    detection.PLAIN: "plain_text",
+    detection.MARKDOWN: "markdown",
+    detection.HTML: "html",
+    detection.PDF: "pdf",
+    detection.DOCX: "docx",
+}
+
+
+def read(source: Source, max_text_bytes: int) -> Extract:
+    """The text of a document.
+
+    Raises MeshError with UNSUPPORTED_FORMAT, UNREADABLE_DOCUMENT, NO_TEXT, PASSWORD_REQUIRED or PARSER_LIMIT.
+    """
+    media_type = detection.detect(source.data, source.uri)
+    if not source.data.strip():
+        raise _without_text(media_type)
+    extract = _parsed(_parser(media_type), source, media_type)
+    if not extract.blocks:
+        raise _without_text(media_type)
+    if len(extract.text.encode()) > max_text_bytes:
+        message = f"the document has more than {max_text_bytes} bytes of text"
+        raise ResourceExhausted("PARSER_LIMIT", message, metadata={"limit": "text"})
+    return extract
+
+
+def _parser(media_type: str) -> Callable[[Source], Extract]:
+    if media_type == detection.ENCRYPTED_OFFICE:
+        raise FailedPrecondition(
+            "PASSWORD_REQUIRED", "encrypted Office documents are not read: save it without a password"
+        )
+    name = _PARSERS.get(media_type)
+    if name is None:
+        message = f"no parser reads {media_type}"
+        raise InvalidArgument("UNSUPPORTED_FORMAT", message, metadata={"media_type": media_type})
+    parse: Callable[[Source], Extract] = import_module(f"ingest_svc.parsing.{name}").parse
+    return parse
+
+
+def _parsed(parse: Callable[[Source], Extract], source: Source, media_type: str) -> Extract:
+    try:
+        return parse(source)
+    except (MeshError, MemoryError):
+        raise
+    except Exception as error:
+        # Parsers answer broken documents with whatever their lower layers raise.
+        metadata = {"media_type": media_type}
+        raise InvalidArgument("UNREADABLE_DOCUMENT", "the document is broken", metadata=metadata) from error
+
+
+def _without_text(media_type: str) -> InvalidArgument:
+    scanned = "; scanned pages need OCR, which this server has not" if media_type == detection.PDF else ""
+    message = f"the document has no text{scanned}"
+    return InvalidArgument("NO_TEXT", message, metadata={"media_type": media_type})

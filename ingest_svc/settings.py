@@ -1,0 +1,104 @@
+"""Every knob of the ingest service."""
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from meshkit.settings import ChannelSettings, ServerSettings
+
+_MIB = 1024 * 1024
+_DAY_S = 24 * 3600
+
+
+class Settings(ServerSettings):
+    """Read from RAGMESH_INGEST_*."""
+
+    model_config = SettingsConfigDict(env_prefix="RAGMESH_INGEST_")
+
+    listen: str = Field("127.0.0.1:50055", description="Address to serve gRPC on, host:port.")
+    metrics_listen: str = Field("127.0.0.1:9105", description="Address to serve Prometheus metrics on; empty for none.")
+    default_deadline_s: PositiveFloat = Field(300.0, description="Seconds for a call that brings no deadline.")
+
+    embedder_target: str = Field("127.0.0.1:50054", description="Address of embedder_svc, any gRPC name.")
+    retriever_target: str = Field("127.0.0.1:50052", description="Address of retriever_svc, any gRPC name.")
+    channel: ChannelSettings = Field(ChannelSettings(), description="Knobs of the channels to them.")
+
+    redis_url: str = Field("redis://127.0.0.1:6390/0", description="URL of the Redis that keeps records and work.")
+    redis_timeout_s: PositiveFloat = Field(5.0, gt=1, description="Seconds that an operation of Redis may take.")
+    redis_max_connections: PositiveInt = Field(64, description="Connections to Redis.")
+    object_store_url: str = Field("file:data/objects", description="Folder for documents' bytes: file:, with a path.")
+    source_roots: str = Field(
+        "", description="Folders that jobs may read, with what is below them, parted by `:`; empty for none."
+    )
+
+    max_document_bytes: PositiveInt = Field(64 * _MIB, description="Bytes of the largest document taken.")
+    max_metadata_bytes: PositiveInt = Field(16 * 1024, description="Bytes of a document's metadata as JSON.")
+    max_uploads: PositiveInt = Field(32, description="Uploads received at once; more are refused.")
+    upload_ttl_s: PositiveFloat = Field(_DAY_S, description="Seconds that a broken upload is kept.")
+    upload_expiry_interval_s: PositiveFloat = Field(
+        600.0, description="Seconds between two looks for uploads that have expired."
+    )
+    progress_bytes: PositiveInt = Field(_MIB, description="Bytes received between two progress messages.")
+    watch_poll_s: PositiveFloat = Field(
+        2.0, description="Seconds without news after which a watcher looks at the record."
+    )
+    watch_buffer: PositiveInt = Field(256, description="Progress messages that wait for a slow watcher.")
+
+    document_workers: PositiveInt = Field(2, description="Documents taken to the index at once.")
+    job_workers: PositiveInt = Field(2, description="Jobs run at once.")
+    max_open_jobs: PositiveInt = Field(8, description="Jobs of a tenant that have not ended; more are refused.")
+    max_job_files: PositiveInt = Field(100_000, description="Files in a job's source.")
+    max_job_documents_under_way: PositiveInt = Field(
+        8, description="Documents of one job that are queued or worked on at once."
+    )
+    job_poll_s: PositiveFloat = Field(1.0, description="Seconds between two looks of a job at its state.")
+    job_retention_s: PositiveInt = Field(30 * _DAY_S, description="Seconds that a job is kept after its end.")
+    request_id_ttl_s: PositiveInt = Field(_DAY_S, description="Seconds that a request_id is remembered.")
+
+    claim_idle_s: PositiveFloat = Field(
+        30.0, description="Seconds without heartbeat after which another worker takes a document or a job."
+    )
+    heartbeat_s: PositiveFloat = Field(5.0, description="Seconds between a worker's heartbeats.")
+    queue_block_s: PositiveFloat = Field(
+        1.0, description="Seconds that a worker waits for work before it looks for work left behind."
+    )
+    retry_backoff_s: PositiveFloat = Field(0.5, description="Seconds before the first retry; doubles each time.")
+    retry_backoff_max_s: PositiveFloat = Field(30.0, description="Most seconds before a retry.")
+    retry_for_s: PositiveFloat = Field(
+        _DAY_S, description="Seconds that a document is retried while a service is away."
+    )
+    max_attempts: PositiveInt = Field(5, description="Attempts of a document that fails unexpectedly.")
+    attempt_timeout_s: PositiveFloat = Field(600.0, description="Seconds that one attempt at a document may take.")
+    lock_wait_s: PositiveFloat = Field(
+        10.0, description="Seconds that a call waits for the work on a document or collection to stop."
+    )
+
+    parser_processes: PositiveInt = Field(2, description="Documents parsed at once.")
+    parser_timeout_s: PositiveFloat = Field(60.0, description="Seconds that parsing a document may take.")
+    parser_max_memory_bytes: PositiveInt = Field(
+        1024 * _MIB, description="Bytes of address space of a parser's process."
+    )
+    max_text_bytes: PositiveInt = Field(16 * _MIB, description="Bytes of a document's text.")
+    max_tokenize_bytes: PositiveInt = Field(_MIB, le=2 * _MIB, description="Bytes of one text to tokenise.")
+    max_batch_tokens: PositiveInt = Field(8192, description="Tokens in a batch to the encoder.")
+    max_batch_chunks: PositiveInt = Field(64, le=1024, description="Chunks in a batch to the encoder.")
+
+    @field_validator("object_store_url")
+    @classmethod
+    def _is_a_folder(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path:
+            raise ValueError("must be file: with a path")
+        return url
+
+    @property
+    def object_folder(self) -> Path:
+        """The folder of object_store_url."""
+        return Path(unquote(urlsplit(self.object_store_url).path))
+
+    @property
+    def allowed_roots(self) -> list[Path]:
+        """The folders of source_roots."""
+        return [Path(root) for root in self.source_roots.split(":") if root]

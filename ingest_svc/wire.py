@@ -1,0 +1,258 @@
+"""Ingestion's dataclasses as messages of the contract, and back."""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToDict, ParseDict, SerializeToJsonError
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import status_pb2
+
+from ingest_svc.catalog import Collection, Document, FilterableField, Request
+from ingest_svc.chunking import Chunking, Strategy
+from ingest_svc.failure import Failure
+from ingest_svc.index import IndexStats
+from ingest_svc.intake import Head
+from ingest_svc.job_starting import JobOrder
+from ingest_svc.jobs import DocumentFailure, Job
+from ingest_svc.keeping import Wanted
+from ingest_svc.progress import Progress
+from ingest_svc.uploading import Begin, Bytes
+from meshkit import status
+from meshkit.errors import invalid
+from ragmesh.common.v1 import usage_pb2
+from ragmesh.ingest.v1 import chunking_pb2, collections_pb2, documents_pb2, jobs_pb2
+from ragmesh.retriever.v1 import index_pb2, retriever_pb2
+
+
+def last_id(name: str) -> str:
+    """The last id of a name: `handbook` of `collections/handbook`."""
+    return name.rpartition("/")[2]
+
+
+def document_ids(name: str) -> tuple[str, str]:
+    """The collection's and the document's id in `collections/{collection}/documents/{document}`."""
+    _, collection, _, document = name.split("/")
+    return collection, document
+
+
+def read_request(message: Message, request_id: str) -> Request | None:
+    """The caller's id of the call, with a digest of all the rest of it; None where it gave no id."""
+    if not request_id:
+        return None
+    rest = type(message)()
+    rest.CopyFrom(message)
+    rest.ClearField("request_id")
+    return Request(request_id, hashlib.sha256(rest.SerializeToString(deterministic=True)).hexdigest())
+
+
+def read_struct(struct: Struct, field: str) -> dict[str, Any]:
+    """A Struct's values; raises INVALID_FIELD for those that JSON has not."""
+    try:
+        return MessageToDict(struct)
+    except SerializeToJsonError as error:
+        raise invalid(field, "has a number that is not finite") from error
+
+
+def read_chunking(message: chunking_pb2.Chunking, field: str) -> tuple[str, Mapping[str, Any]]:
+    """A strategy's name and the parameters given."""
+    return message.strategy, read_struct(message.parameters, f"{field}.parameters")
+
+
+def read_wanted(message: collections_pb2.Collection) -> Wanted:
+    """The settings of a collection that a caller asks for."""
+    return Wanted(
+        display_name=message.display_name,
+        description=message.description,
+        chunking=read_chunking(message.chunking, "collection.chunking"),
+        encoder=message.encoder,
+        language=message.language,
+        fusion=MessageToDict(message.fusion) if message.HasField("fusion") else None,
+        filterable_fields=[
+            FilterableField.model_validate(
+                {
+                    "field": each.field,
+                    "type": index_pb2.FilterableField.Type.Name(each.type).removeprefix("TYPE_"),
+                }
+            )
+            for each in message.filterable_fields
+        ],
+    )
+
+
+def read_head(message: documents_pb2.DocumentHead, field: str) -> Head:
+    """What comes with a document's bytes; `field` is the request's field that holds it."""
+    chunking = read_chunking(message.chunking, f"{field}.chunking") if message.HasField("chunking") else None
+    return Head(
+        collection=last_id(message.parent),
+        document_id=message.document_id,
+        title=message.title,
+        uri=message.uri,
+        metadata=read_struct(message.metadata, f"{field}.metadata"),
+        chunking=chunking,
+        password=message.password,
+        size_bytes=message.size_bytes,
+    )
+
+
+def read_upload(message: documents_pb2.UploadDocumentRequest) -> Begin | Bytes:
+    """A message of an upload."""
+    if message.WhichOneof("content") == "begin":
+        begin = message.begin
+        return Begin(read_head(begin.document, "begin.document"), begin.upload_id, begin.offset)
+    part = message.part
+    return Bytes(part.data, part.crc32c if part.HasField("crc32c") else None)
+
+
+def read_order(message: jobs_pb2.StartJobRequest) -> JobOrder:
+    """A job as asked for."""
+    chunking = read_chunking(message.chunking, "chunking") if message.HasField("chunking") else None
+    return JobOrder(
+        collection=last_id(message.collection),
+        source_uri=message.source_uri,
+        include=tuple(message.include),
+        exclude=tuple(message.exclude),
+        chunking=chunking,
+        delete_missing=message.delete_missing,
+    )
+
+
+def write_collection(collection: Collection, stats: IndexStats) -> collections_pb2.Collection:
+    """A collection with what its index holds."""
+    kinds = index_pb2.FilterableField.Type
+    return collections_pb2.Collection(
+        name=collection.name,
+        display_name=collection.display_name,
+        description=collection.description,
+        chunking=_chunking(collection.chunking),
+        encoder=collection.encoder.name,
+        language=collection.language,
+        fusion=ParseDict(collection.fusion, retriever_pb2.Fusion()) if collection.fusion else None,
+        filterable_fields=[
+            index_pb2.FilterableField(field=each.field, type=kinds.Value(f"TYPE_{each.type}"))
+            for each in collection.filterable_fields
+        ],
+        document_count=stats.documents,
+        chunk_count=stats.chunks,
+        version=stats.version,
+        create_time=_timestamp(collection.create_time),
+        update_time=_timestamp(collection.update_time),
+        etag=collection.etag,
+    )
+
+
+def write_document(document: Document) -> documents_pb2.Document:
+    """A document's record."""
+    return documents_pb2.Document(
+        name=document.name,
+        state=documents_pb2.Document.State.Value(f"STATE_{document.state}"),
+        error=_status(document.failure),
+        title=document.title,
+        uri=document.uri,
+        media_type=document.media_type,
+        size_bytes=document.size_bytes,
+        content_hash=document.content_hash,
+        metadata=ParseDict(document.metadata, Struct()),
+        page_count=document.page_count,
+        chunk_count=document.chunk_count,
+        token_count=document.token_count,
+        chunking=_chunking(document.chunking),
+        parser=document.parser,
+        warnings=document.warnings,
+        timings=_timings(document),
+        create_time=_timestamp(document.create_time),
+        update_time=_timestamp(document.update_time),
+        history=[
+            documents_pb2.Revision(
+                content_hash=revision.content_hash,
+                chunking=_chunking(revision.chunking),
+                parser=revision.parser,
+                chunk_count=revision.chunk_count,
+                create_time=_timestamp(revision.create_time),
+            )
+            for revision in document.history
+        ],
+    )
+
+
+def write_progress(progress: Progress) -> documents_pb2.DocumentProgress:
+    """How far a document has come."""
+    return documents_pb2.DocumentProgress(
+        document=progress.document,
+        state=documents_pb2.Document.State.Value(f"STATE_{progress.state}"),
+        upload_id=progress.upload_id,
+        bytes_received=progress.bytes_received,
+        chunks_done=progress.chunks_done,
+        chunks_total=progress.chunks_total,
+        elapsed=_duration(progress.elapsed_s),
+        error=_status(progress.failure),
+        unchanged=progress.unchanged,
+    )
+
+
+def write_job(job: Job) -> jobs_pb2.Job:
+    """A job with its counts and failures."""
+    remaining = job.remaining()
+    return jobs_pb2.Job(
+        name=job.name,
+        collection=f"collections/{job.collection}",
+        source_uri=job.source_uri,
+        state=jobs_pb2.Job.State.Value(f"STATE_{job.state}"),
+        error=_status(job.failure),
+        counts=jobs_pb2.JobCounts(**job.counts.model_dump()),
+        failures=[_document_failure(failure) for failure in job.failures],
+        create_time=_timestamp(job.create_time),
+        end_time=_timestamp(job.end_time) if job.end_time else None,
+        remaining=_duration(remaining.total_seconds()) if remaining is not None else None,
+    )
+
+
+def write_strategy(strategy: Strategy) -> chunking_pb2.ChunkingStrategy:
+    """A strategy with the schema of its parameters."""
+    return chunking_pb2.ChunkingStrategy(
+        strategy=strategy.name,
+        description=strategy.description,
+        parameters_schema=ParseDict(strategy.parameters.model_json_schema(), Struct()),
+    )
+
+
+def write_chunking(strategy: str, parameters: Mapping[str, Any]) -> chunking_pb2.Chunking:
+    """A strategy by name, with parameters."""
+    return chunking_pb2.Chunking(strategy=strategy, parameters=ParseDict(dict(parameters), Struct()))
+
+
+def _chunking(chunking: Chunking) -> chunking_pb2.Chunking:
+    return write_chunking(chunking.strategy, chunking.parameters)
+
+
+def _document_failure(failure: DocumentFailure) -> jobs_pb2.DocumentFailure:
+    return jobs_pb2.DocumentFailure(uri=failure.uri, document=failure.document, error=_status(failure.failure))
+
+
+def _timings(document: Document) -> usage_pb2.Timings:
+    return usage_pb2.Timings(
+        timings=[
+            usage_pb2.Timing(stage=timing.stage, start=_duration(timing.start_s), duration=_duration(timing.duration_s))
+            for timing in document.timings
+        ]
+    )
+
+
+def _status(failure: Failure | None) -> status_pb2.Status | None:
+    return status.to_status(failure.error()) if failure else None
+
+
+def _timestamp(time: datetime) -> Timestamp:
+    message = Timestamp()
+    message.FromDatetime(time)
+    return message
+
+
+def _duration(seconds: float) -> Duration:
+    message = Duration()
+    message.FromTimedelta(timedelta(seconds=seconds))
+    return message

@@ -94,7 +94,7 @@ async def test_deadline_passed_on(wire: Any, kind: str) -> None:
     settings = ChannelSettings(deadline_margin_s=0.5)
     async with two_hops(wire, Telling(wire, remaining_s), settings) as channel:
         (response,) = await invoke(channel, wire, kind, wire.ProbeRequest(), timeout=2.0)
-    assert 1.2 < float(response.text) <= 1.5
+    assert 1.2 < float(response.text) < 1.6  # gRPC rounds a deadline up on the wire
 
 
 async def test_no_time_left(wire: Any) -> None:
@@ -113,8 +113,8 @@ async def test_own_timeout(wire: Any) -> None:
         with deadline.using(Deadline.after(2.0)):
             (shorter,) = await invoke(channel, wire, "unary", wire.ProbeRequest(), timeout=1.0)
             (longer,) = await invoke(channel, wire, "unary", wire.ProbeRequest(), timeout=9.0)
-    assert 0.5 < float(shorter.text) <= 1.0
-    assert 1.5 < float(longer.text) <= 2.0
+    assert 0.5 < float(shorter.text) < 1.1
+    assert 1.5 < float(longer.text) < 2.1
 
 
 async def test_default_deadline(wire: Any) -> None:
@@ -125,7 +125,7 @@ async def test_default_deadline(wire: Any) -> None:
         connect(address, ALICE, settings) as channel,
     ):
         (response,) = await invoke(channel, wire, "unary", wire.ProbeRequest())
-    assert 2.0 < float(response.text) <= 3.0
+    assert 2.0 < float(response.text) < 3.1
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,0 +1,1 @@
+"""The retriever: keeps the chunks of every tenant's collections and finds the ones that answer a query."""

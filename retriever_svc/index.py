@@ -1,0 +1,169 @@
+"""What an index holds and does, whatever keeps it."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshkit.errors import FailedPrecondition, NotFound, not_found
+from retriever_svc.filtering import Condition, FieldType
+from retriever_svc.fusion import Fusion
+
+Vectors = NDArray[np.float32]
+
+# The most bytes of a chunk's texts, so that any index takes them and compares those that filters name.
+MAX_BYTES = {"text": 65_535, "title": 4096, "uri": 4096, "content_hash": 128}
+
+
+class Language(Enum):
+    """How BM25 cuts text into words."""
+
+    STANDARD = "standard"
+    ENGLISH = "english"
+    CHINESE = "chinese"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A collection of a tenant: what a call may read and write, and nothing beside it."""
+
+    tenant: str
+    collection: str
+
+    @property
+    def name(self) -> str:
+        """`collections/{collection}`, as callers know it."""
+        return f"collections/{self.collection}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """A chunk's place in its collection: the document's id and the ordinal, from 0 without gaps."""
+
+    document: str
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What is stored and searched; `start` and `end` are bytes of the document's extracted text."""
+
+    place: Place
+    text: str
+    start: int = 0
+    end: int = 0
+    page: int = 0
+    heading_path: tuple[str, ...] = ()
+    title: str = ""
+    uri: str = ""
+    token_count: int = 0
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    content_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSpec:
+    """The settings of a collection's index; `fields` are those of the metadata that filters may name."""
+
+    encoder: str
+    dimension: int
+    language: Language = Language.STANDARD
+    fusion: Fusion | None = None
+    fields: Mapping[str, FieldType] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """An index as it is; `version` is another after each change of the content, also across a deletion."""
+
+    spec: IndexSpec
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A chunk found by one half of a search: cosine similarity or BM25, more is better."""
+
+    place: Place
+    score: float
+
+
+class Index(Protocol):
+    """Keeps the chunks of all tenants, each within its scope, and beside them the state of each scope's index.
+
+    What a write has answered for is durable, and found by the next search. Every method raises Unavailable
+    (INDEX_UNAVAILABLE) where the index does not answer.
+    """
+
+    @property
+    def engine(self) -> str:
+        """What keeps it: `milvus-lite`, `milvus`."""
+        ...
+
+    async def load(self, scope: Scope) -> State | None:
+        """The state of the scope's index, or None where it has none."""
+        ...
+
+    async def save(self, scope: Scope, state: State) -> None:
+        """Keep the state, and be ready for chunks under its settings."""
+        ...
+
+    async def forget(self, scope: Scope) -> None:
+        """Delete the state; the chunks are deleted before."""
+        ...
+
+    async def upsert(self, scope: Scope, spec: IndexSpec, chunks: Sequence[Chunk], vectors: Vectors) -> None:
+        """Write the chunks with their vectors [n, dimension], over those at the same places."""
+        ...
+
+    async def delete(self, scope: Scope, spec: IndexSpec, *conditions: Condition) -> int:
+        """Delete the chunks that meet every condition, and count them."""
+        ...
+
+    async def count(self, scope: Scope, spec: IndexSpec, *conditions: Condition) -> int:
+        """Count the chunks that meet every condition."""
+        ...
+
+    async def search_dense(
+        self, scope: Scope, spec: IndexSpec, vector: Vectors, limit: int, condition: Condition | None
+    ) -> list[Scored]:
+        """The chunks nearest to the vector [dimension] by cosine, best first."""
+        ...
+
+    async def search_sparse(
+        self, scope: Scope, spec: IndexSpec, query: str, limit: int, condition: Condition | None
+    ) -> list[Scored]:
+        """The chunks that score best for the query's words by BM25, best first; those without any are left out."""
+        ...
+
+    async def read(self, scope: Scope, spec: IndexSpec, places: Collection[Place]) -> dict[Place, Chunk]:
+        """The chunks at the places; a place without one is left out."""
+        ...
+
+    async def vectors(self, scope: Scope, spec: IndexSpec, places: Collection[Place]) -> dict[Place, Vectors]:
+        """The vectors [dimension] of the chunks at the places; a place without one is left out."""
+        ...
+
+    async def check(self) -> bool:
+        """Whether it answers."""
+        ...
+
+
+def no_collection(scope: Scope) -> NotFound:
+    """The error for a scope without an index."""
+    return not_found("collection", scope.name, "COLLECTION_NOT_FOUND")
+
+
+def refuse_dimension(spec: IndexSpec, dimension: int) -> None:
+    """Raise FailedPrecondition for vectors of another dimension than the index's."""
+    if dimension != spec.dimension:
+        raise encoder_mismatch(str(spec.dimension), str(dimension))
+
+
+def encoder_mismatch(expected: str, given: str) -> FailedPrecondition:
+    """The error for vectors that are not of the collection's encoder."""
+    message = f"the collection's vectors are of {expected}, not of {given}"
+    return FailedPrecondition("ENCODER_MISMATCH", message, metadata={"expected": expected, "given": given})

@@ -1,0 +1,182 @@
+"""Changing indexes: a document's chunks replaced as one, the version moved with each change."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from meshkit.errors import FailedPrecondition, invalid
+from retriever_svc.filtering import BUILT_IN, Comparison, Condition, Field, FieldType, Operator, parse
+from retriever_svc.index import (
+    Chunk,
+    Index,
+    IndexSpec,
+    Scope,
+    State,
+    Vectors,
+    encoder_mismatch,
+    no_collection,
+    refuse_dimension,
+)
+from retriever_svc.turns import Turns
+
+_MAX_COUNTS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What an index holds."""
+
+    chunks: int
+    documents: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The outcome of a write, and the collection's version since."""
+
+    written: int
+    deleted: int
+    version: int
+
+
+class Indexing:
+    """Changes the indexes of all tenants; its app opens and closes what it works with.
+
+    The changes of one collection go one after another, and one that has begun ends, also when its caller leaves. The
+    order of their steps is such that one cut off by a crash is made good by doing it again.
+    """
+
+    def __init__(self, index: Index, turns: Turns) -> None:
+        self._index = index
+        self._turns = turns
+        # The last counts of the collections asked for of late, each good for one version.
+        self._counts: OrderedDict[Scope, tuple[int, Counts]] = OrderedDict()
+
+    @property
+    def engine(self) -> str:
+        """What keeps the chunks."""
+        return self._index.engine
+
+    async def get(self, scope: Scope) -> State:
+        """The index of the scope; raises NotFound where it has none."""
+        state = await self._index.load(scope)
+        if state is None:
+            raise no_collection(scope)
+        return state
+
+    async def put(self, scope: Scope, spec: IndexSpec) -> State:
+        """Make the index or change its settings.
+
+        Raises InvalidArgument for a field of the metadata that has the name of a built-in one, and, where there are
+        chunks, FailedPrecondition for another encoder (ENCODER_MISMATCH) or language (COLLECTION_NOT_EMPTY).
+        """
+        for place, name in enumerate(spec.fields):
+            if name in BUILT_IN:
+                raise invalid(f"spec.filterable_fields[{place}].field", f"{name} is a field of every chunk")
+        return await self._turns.take(_key(scope), lambda: self._put(scope, spec))
+
+    async def _put(self, scope: Scope, spec: IndexSpec) -> State:
+        old = await self._index.load(scope)
+        if old and not _searchable(old.spec, spec) and await self._index.count(scope, old.spec):
+            _refuse_change(old.spec, spec)
+        state = State(spec, old.version if old else _next_version(0))
+        await self._index.save(scope, state)
+        return state
+
+    async def drop(self, scope: Scope) -> int:
+        """Delete the index, if there is one, and say how many chunks went with it."""
+        return await self._turns.take(_key(scope), lambda: self._drop(scope))
+
+    async def _drop(self, scope: Scope) -> int:
+        state = await self._index.load(scope)
+        if state is None:
+            return 0
+        # The chunks first: any left behind would turn up in the next index of that name.
+        deleted = await self._index.delete(scope, state.spec)
+        await self._index.forget(scope)
+        return deleted
+
+    async def count(self, scope: Scope, state: State) -> Counts:
+        """Count what the index holds; counting is slow, so a version is counted once."""
+        known = self._counts.get(scope)
+        if known and known[0] == state.version:
+            return known[1]
+        chunks = await self._index.count(scope, state.spec)
+        documents = await self._index.count(scope, state.spec, _ordinal(Operator.EQUAL, 0))
+        counts = Counts(chunks, documents)
+        self._counts[scope] = (state.version, counts)
+        if len(self._counts) > _MAX_COUNTS:
+            self._counts.popitem(last=False)
+        return counts
+
+    async def replace_document(self, scope: Scope, document: str, chunks: Sequence[Chunk], vectors: Vectors) -> Written:
+        """Put the chunks (ordinals 0 to n-1) with their vectors [n, dimension] in place of those the document had.
+
+        Raises NotFound where the scope has no index, FailedPrecondition (ENCODER_MISMATCH) for vectors of another
+        dimension.
+        """
+
+        async def replace() -> Written:
+            state = await self.get(scope)
+            if chunks:
+                refuse_dimension(state.spec, vectors.shape[1])
+                await self._index.upsert(scope, state.spec, chunks, vectors)
+            stale = _document(document), _ordinal(Operator.GREATER_EQUAL, len(chunks))
+            deleted = await self._index.delete(scope, state.spec, *stale)
+            return await self._moved(scope, state, len(chunks), deleted)
+
+        return await self._turns.take(_key(scope), replace)
+
+    async def delete_document(self, scope: Scope, document: str) -> Written:
+        """Delete the document's chunks; raises NotFound where the scope has no index."""
+        return await self._turns.take(_key(scope), lambda: self._delete(scope, _document(document)))
+
+    async def delete_where(self, scope: Scope, filter: str) -> Written:
+        """Delete the chunks that the filter finds; raises as `get` and `filtering.parse` do."""
+        state = await self.get(scope)
+        condition = parse(filter, state.spec.fields)
+        if condition is None:
+            raise invalid("filter", "is empty", reason="INVALID_FILTER")
+        return await self._turns.take(_key(scope), lambda: self._delete(scope, condition))
+
+    async def _delete(self, scope: Scope, condition: Condition) -> Written:
+        state = await self.get(scope)
+        deleted = await self._index.delete(scope, state.spec, condition)
+        return await self._moved(scope, state, 0, deleted)
+
+    async def _moved(self, scope: Scope, state: State, written: int, deleted: int) -> Written:
+        if not written and not deleted:
+            return Written(0, 0, state.version)
+        version = _next_version(state.version)
+        await self._index.save(scope, State(state.spec, version))
+        return Written(written, deleted, version)
+
+
+def _next_version(version: int) -> int:
+    """A greater version: by the clock, so that a collection made again under its old name repeats none."""
+    return max(version + 1, time.time_ns() // 1000)
+
+
+def _searchable(old: IndexSpec, new: IndexSpec) -> bool:
+    """Whether chunks stored under `old` can be searched under `new`."""
+    return (old.encoder, old.dimension, old.language) == (new.encoder, new.dimension, new.language)
+
+
+def _refuse_change(old: IndexSpec, new: IndexSpec) -> None:
+    if old.language is not new.language:
+        message = f"the language of an index that has chunks stays {old.language.value}"
+        raise FailedPrecondition("COLLECTION_NOT_EMPTY", message, metadata={"field": "spec.language"})
+    raise encoder_mismatch(f"{old.encoder} ({old.dimension})", f"{new.encoder} ({new.dimension})")
+
+
+def _document(document: str) -> Condition:
+    return Comparison(Field("document", FieldType.TEXT, in_metadata=False), Operator.EQUAL, document)
+
+
+def _ordinal(operator: Operator, ordinal: int) -> Condition:
+    return Comparison(Field("ordinal", FieldType.INTEGER, in_metadata=False), operator, ordinal)
+
+
+def _key(scope: Scope) -> str:
+    return f"{scope.tenant}/{scope.collection}"

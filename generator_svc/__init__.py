@@ -1,0 +1,1 @@
+"""Makes text: streams what an engine writes, and frees the engine when the reader leaves."""

@@ -1,0 +1,129 @@
+"""The engine without a language model: it quotes the sentences that best support an answer."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
+
+from generator_svc.engine import (
+    Card,
+    Chat,
+    Delta,
+    EngineKind,
+    FinishReason,
+    Grounded,
+    Prompt,
+    Request,
+    Stage,
+    Usage,
+    unsupported,
+)
+from generator_svc.evidence import Candidate, choose, weigh
+
+_DESCRIPTION = (
+    "No language model: it quotes, word for word, the sentences of the given passages that best support an answer, "
+    "and says nothing where none does. Its tokens are words."
+)
+# A word with the space before it; Chinese and Japanese, which have none, sign by sign.
+_WORD = re.compile(r"\s*(?:[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\s\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+)")
+
+
+class ExtractiveEngine:
+    """Quotes from the passages it is given; holds nothing between requests, so there is nothing to close."""
+
+    def __init__(self, model: str, min_support: float) -> None:
+        self.card = Card(model, EngineKind.EXTRACTIVE, "extractive", _DESCRIPTION)
+        self.cache_use = 0.0
+        self._min_support = min_support
+
+    async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+        """The quotes, word by word, each followed by its passage's number as `[n]`; no text where it abstains."""
+        arrived_s = time.monotonic()
+        given = _grounded(request)
+        chosen = await asyncio.to_thread(self._choose, given)
+        weighed_s = time.monotonic()
+        words = _words(_cut(_answer(chosen), request.stop))
+        kept = words[: request.max_tokens or len(words)]
+        for word in kept[:-1]:
+            yield Delta(word, tokens=1)
+            # The words are there at once: without this a reader who keeps up would get them in one turn of the loop.
+            await asyncio.sleep(0)
+        ended_s = time.monotonic()
+        yield Delta(
+            kept[-1] if kept else "",
+            tokens=len(kept[-1:]),
+            finish=_finish(chosen, complete=len(kept) == len(words)),
+            usage=Usage(_prompt_words(given), 0, len(kept)),
+            stages=(
+                Stage("prefill", 0.0, weighed_s - arrived_s),
+                Stage("first_token", 0.0, weighed_s - arrived_s),
+                Stage("decode", weighed_s - arrived_s, ended_s - weighed_s),
+            ),
+        )
+
+    async def count_tokens(self, given: Chat | Prompt) -> int:
+        """Raises InvalidArgument: it takes neither form."""
+        raise unsupported(_form(given), "this engine has no tokens")
+
+    async def check(self) -> None:
+        """It is always ready."""
+
+    def _choose(self, given: Grounded) -> Sequence[Candidate]:
+        return choose(weigh(given.question, given.passages), self._min_support)
+
+
+def _grounded(request: Request) -> Grounded:
+    """The question and its passages; raises InvalidArgument for what only a language model does."""
+    if not isinstance(request.input, Grounded):
+        raise unsupported(_form(request.input), "this engine answers from passages: use `grounded`")
+    refused = {
+        "structured_output": request.form is not None,
+        "logprobs": request.logprobs > 0,
+        "n": request.n > 1,
+        "stop_token_ids": bool(request.stop_token_ids),
+        "ignore_eos": request.ignore_eos,
+    }
+    for option, given in refused.items():
+        if given:
+            raise unsupported(option, "this engine is no language model")
+    return request.input
+
+
+def _form(given: Chat | Prompt) -> str:
+    return "chat" if isinstance(given, Chat) else "prompt"
+
+
+def _answer(chosen: Sequence[Candidate]) -> str:
+    return "".join(_cited(chosen))
+
+
+def _cited(chosen: Sequence[Candidate]) -> Iterator[str]:
+    """Each quote with its marker; code stands alone, so that its fences stay at the beginning of their lines."""
+    after_code = False
+    for place, candidate in enumerate(chosen):
+        if place:
+            yield "\n\n" if after_code or candidate.quote.is_code else " "
+        after_code = candidate.quote.is_code
+        gap = "\n" if after_code else " "
+        yield f"{candidate.quote.text}{gap}[{candidate.passage.number}]"
+
+
+def _cut(text: str, stop: Sequence[str]) -> str:
+    """The text before the first of the stop texts."""
+    return text[: min((at for word in stop if (at := text.find(word)) >= 0), default=len(text))]
+
+
+def _words(text: str) -> list[str]:
+    """The text in words, each with the space before it."""
+    return _WORD.findall(text)
+
+
+def _finish(chosen: Sequence[Candidate], *, complete: bool) -> FinishReason:
+    if not chosen:
+        return FinishReason.ABSTAINED
+    return FinishReason.STOP if complete else FinishReason.LENGTH
+
+
+def _prompt_words(given: Grounded) -> int:
+    texts = (given.question, *(passage.text for passage in given.passages))
+    return sum(len(text.split()) for text in texts)

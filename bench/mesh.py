@@ -24,6 +24,7 @@ from bench.harness import Benchmark, Reading, watching
 from deploy.local.mesh import Mesh, open_mesh
 from deploy.local.settings import LocalSettings, Ports
 from gateway import prompting
+from gateway.generation import Chat, Passage
 from ragmesh.gateway.v1 import answers_pb2, answers_pb2_grpc, events_pb2
 from ragmesh.generator.v1 import generator_pb2, generator_pb2_grpc
 from ragmesh_client import Client
@@ -74,7 +75,7 @@ async def measure() -> None:
     """Runs the rounds, prints the table and writes `build/bench/mesh.json`."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        model = make_tiny_model(folder / "model", [PAGE, *(message.content for message in _chat().messages)])
+        model = make_tiny_model(folder / "model")
         engine = await stack.enter_async_context(open_engine(model))
         mesh = await stack.enter_async_context(_filled_mesh(folder, model))
         subjects = await stack.enter_async_context(_subjects(engine, mesh))
@@ -197,8 +198,8 @@ def _request() -> generator_pb2.GenerateRequest:
     )
 
 
-def _chat() -> prompting.Chat:
-    passage = prompting.Passage(1, PAGE.split("\n\n")[1].strip(), "The harbour", 1.0)
+def _chat() -> Chat:
+    passage = Passage(1, PAGE.split("\n\n")[1].strip(), "The harbour", 1.0)
     return prompting.chat(prompting.Parts(QUESTION, (passage,)))
 
 

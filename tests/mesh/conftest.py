@@ -12,7 +12,6 @@ import pytest_asyncio
 
 from deploy.local.mesh import Mesh, open_mesh
 from deploy.local.settings import LocalSettings, Ports
-from gateway import prompting
 from ragmesh_client import Client
 from tests import tiny_model
 
@@ -76,9 +75,6 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory, _quiet: None) -> AsyncI
 async def llm_mesh(tmp_path_factory: pytest.TempPathFactory, _quiet: None) -> AsyncIterator[Mesh]:
     """A mesh with vLLM and a tiny random model."""
     folder = tmp_path_factory.mktemp("model")
-    # A tokenizer that has seen the words needs few tokens for them: the model's context is small.
-    prompt = prompting.chat(prompting.Parts("What is said of leave?", ()))
-    words = [*PAGES.values(), *(message.content for message in prompt.messages)]
-    tiny_model.make_tiny_model(folder, words)
+    tiny_model.make_tiny_model(folder)
     async with running(tmp_path_factory.mktemp("llm-mesh") / "data", str(folder)) as mesh:
         yield mesh

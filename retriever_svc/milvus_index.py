@@ -27,15 +27,6 @@ _OURS = "ragmesh_"
 # Rows that one request names or returns: Milvus takes 16,384.
 _PAGE_ROWS = 10_000
 
-# By tokenizers and filters that Milvus Lite has too, but for the stemmer, which it leaves out.
-_ANALYZERS: dict[Language, dict[str, Any]] = {
-    Language.STANDARD: {"tokenizer": "standard", "filter": ["lowercase"]},
-    Language.ENGLISH: {
-        "tokenizer": "standard",
-        "filter": ["lowercase", {"type": "stemmer", "language": "english"}],
-    },
-    Language.CHINESE: {"tokenizer": "jieba", "filter": ["lowercase"]},
-}
 _Indexes = Mapping[str, tuple[str, str]]
 _REGISTRY_INDEXES: _Indexes = {"unused": ("AUTOINDEX", "COSINE")}
 _CHUNK_INDEXES: _Indexes = {
@@ -106,7 +97,9 @@ class MilvusIndex:
 
     async def upsert(self, scope: Scope, spec: IndexSpec, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         """Write the rows, in requests of bounded size."""
-        rows = [milvus_rows.write_chunk(scope, chunk, vector) for chunk, vector in zip(chunks, vectors, strict=True)]
+        rows = [
+            milvus_rows.write_chunk(scope, spec, chunk, vector) for chunk, vector in zip(chunks, vectors, strict=True)
+        ]
         for batch in milvus_rows.batches(rows, self._options.max_write_bytes):
             await self._upsert(milvus_rows.chunks_table(spec), batch)
 
@@ -137,7 +130,8 @@ class MilvusIndex:
         self, scope: Scope, spec: IndexSpec, query: str, limit: int, condition: Condition | None
     ) -> list[Scored]:
         """By Milvus's BM25 function."""
-        hits = await self._search(spec, "sparse", query, limit, within(scope, condition))
+        words = milvus_rows.words(spec, query)
+        hits = await self._search(spec, "sparse", words, limit, within(scope, condition))
         # Milvus Lite gives scores as negative distances, a server as they are; none is below zero.
         return [Scored(milvus_rows.place_of(hit["key"]), abs(float(hit["distance"]))) for hit in hits]
 
@@ -335,13 +329,20 @@ def _chunks_schema(spec: IndexSpec) -> CollectionSchema:
     schema.add_field("document", DataType.VARCHAR, max_length=128)
     schema.add_field("ordinal", DataType.INT64)
     schema.add_field("page", DataType.INT64)
-    for name, limit in MAX_BYTES.items():
-        analyzer = {"enable_analyzer": True, "analyzer_params": _ANALYZERS[spec.language]}
-        schema.add_field(name, DataType.VARCHAR, max_length=limit, **(analyzer if name == "text" else {}))
+    for name in ("title", "uri", "content_hash"):
+        schema.add_field(name, DataType.VARCHAR, max_length=MAX_BYTES[name])
+    analyzed = milvus_rows.words_field(spec)
+    # Milvus Lite leaves out the stemmer; its tokenizer for Chinese needs a package no longer kept, so that comes cut.
+    stemmer = [{"type": "stemmer", "language": "english"}] if spec.language is Language.ENGLISH else []
+    params = {"tokenizer": "standard", "filter": ["lowercase", *stemmer]}
+    analyzer = {"enable_analyzer": True, "analyzer_params": params}
+    for name in sorted({"text", analyzed}):
+        options = analyzer if name == analyzed else {}
+        schema.add_field(name, DataType.VARCHAR, max_length=MAX_BYTES["text"], **options)
     schema.add_field("metadata", DataType.JSON)
     schema.add_field("details", DataType.JSON)
     schema.add_field("dense", DataType.FLOAT_VECTOR, dim=spec.dimension)
     schema.add_field("sparse", DataType.SPARSE_FLOAT_VECTOR)
-    words = Function("words", FunctionType.BM25, input_field_names=["text"], output_field_names=["sparse"])
-    schema.add_function(words)
+    source = [milvus_rows.words_field(spec)]
+    schema.add_function(Function("bm25", FunctionType.BM25, input_field_names=source, output_field_names=["sparse"]))
     return schema

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from retriever_svc.cutting import cut
 from retriever_svc.filtering import FieldType
 from retriever_svc.fusion import Fusion, ReciprocalRank, Weighted
-from retriever_svc.index import Chunk, IndexSpec, Language, Place, Scope, State, Vectors
+from retriever_svc.index import MAX_BYTES, Chunk, IndexSpec, Language, Place, Scope, State, Vectors
 
 # No id holds a slash, so a key names one chunk of one tenant; its longest is 63 + 63 + 128 + 9 bytes and slashes.
 MAX_KEY_BYTES = 512
@@ -39,9 +40,22 @@ def place_of(key: str) -> Place:
     return Place(document, int(ordinal))
 
 
-def write_chunk(scope: Scope, chunk: Chunk, vector: Vectors) -> dict[str, Any]:
+def words_field(spec: IndexSpec) -> str:
+    """The field whose words BM25 counts: the text, or, where its words have no spaces between them, the text cut."""
+    return "words" if spec.language is Language.CHINESE else "text"
+
+
+def words(spec: IndexSpec, text: str) -> str:
+    """The text as BM25 takes it; cut, what is beyond the longest text is left out."""
+    if words_field(spec) == "text":
+        return text
+    return cut(text).encode()[: MAX_BYTES["text"]].decode(errors="ignore")
+
+
+def write_chunk(scope: Scope, spec: IndexSpec, chunk: Chunk, vector: Vectors) -> dict[str, Any]:
     """The row of a chunk."""
     return {
+        words_field(spec): words(spec, chunk.text),
         "key": chunk_key(scope, chunk.place),
         "tenant": scope.tenant,
         "collection": scope.collection,

@@ -10,7 +10,7 @@ from deploy.local.mesh import Mesh, open_mesh
 from deploy.local.settings import LocalSettings, Ports
 
 SAMPLES = Path(__file__).parents[1] / "samples"
-QUESTION = "How many weeks of parental leave are there, and when do I have to tell my manager?"
+QUESTION = "What do I have to do if I lose my hardware key?"
 _COLLECTION = "handbook"
 _COMMAND = "import sys; from ragmesh_client.cli import main; sys.argv[0] = 'ragmesh'; main()"
 

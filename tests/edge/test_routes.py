@@ -1,5 +1,6 @@
 """Every method of the contract that the edge offers reaches the service that has it."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 from typing import Any, cast
@@ -103,3 +104,13 @@ async def test_health_and_reflection_need_no_token(edge: Edge) -> None:
     names = {service.name for service in listed.list_services_response.service}
     assert "ragmesh.gateway.v1.AnswerService" in names
     call.cancel()
+
+
+async def test_a_shell_reads_the_values_as_the_launcher_does() -> None:
+    """defaults.env can be sourced, so that envsubst fills the configuration in where there is no launcher."""
+    command = f"set -a; . {envoy.FOLDER}/defaults.env; env -0"
+    process = await asyncio.create_subprocess_exec("sh", "-c", command, stdout=asyncio.subprocess.PIPE, env={})
+    output, _ = await asyncio.wait_for(process.communicate(), 10)
+    assert process.returncode == 0
+    sourced = dict(line.split("=", 1) for line in output.decode().split("\0") if line)
+    assert {name: sourced.get(name) for name in envoy.DEFAULTS} == envoy.DEFAULTS

@@ -26,7 +26,7 @@ _MAX_REVISIONS = 20
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What comes with a document's bytes; `chunking`: a strategy's name and parameters, or None for the collection's."""
+    """What comes with a document's bytes; `chunking` is a strategy's name and parameters, None the collection's."""
 
     collection: str
     document_id: str = ""

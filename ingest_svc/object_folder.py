@@ -21,15 +21,16 @@ logger = logging.getLogger(__name__)
 
 _UPLOAD_ID = re.compile(r"[0-9a-f]{32}")
 _HASH_PART_BYTES = 1024 * 1024
+_RETRY_AFTER_S = 1.0
 
 
 class FolderUpload:
     """Bytes on their way into a file; one writer at a time. Opened and closed by ObjectFolder."""
 
-    def __init__(self, id: str, file: BinaryIO, path: Path, objects: Path) -> None:
+    def __init__(self, id: str, path: Path, objects: Path) -> None:
         self.id = id
         self.size = 0
-        self._file = file
+        self._file: BinaryIO | None = None
         self._path = path
         self._objects = objects
         self._hash = hashlib.sha256()
@@ -50,21 +51,40 @@ class FolderUpload:
         with _disk_errors():
             await in_thread(self._path.unlink, missing_ok=True)
 
-    def catch_up(self) -> None:
-        """Read what the file holds already."""
+    def open(self) -> None:
+        """Open the file for this call only, and read what it holds already. Blocks."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._path.open("a+b", buffering=0)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = "another call writes this upload"
+            raise Aborted("OFFSET_MISMATCH", message, retry_after_s=_RETRY_AFTER_S) from error
+        self._file.seek(0)
         while part := self._file.read(_HASH_PART_BYTES):
             self._count(part)
 
+    def close(self) -> None:
+        """Close the file, where it was opened. Blocks."""
+        if self._file is not None:
+            self._file.close()
+
     def _append(self, data: bytes) -> None:
-        self._file.write(data)
+        left = memoryview(data)
+        while left:
+            left = left[self._opened().write(left) :]
         self._count(data)
 
     def _store(self, target: Path) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        os.fsync(self._opened().fileno())
         _make_folder(target.parent)
         self._path.replace(target)
         _sync(target.parent)
+
+    def _opened(self) -> BinaryIO:
+        if self._file is None:
+            raise ValueError("the upload is not open")
+        return self._file
 
     def _count(self, data: bytes) -> None:
         self._hash.update(data)
@@ -84,16 +104,13 @@ class ObjectFolder:
         if id and not _UPLOAD_ID.fullmatch(id):
             raise invalid("begin.upload_id", "is not the id of an upload")
         upload_id = id or uuid.uuid4().hex
-        path = self._uploads / tenant / upload_id
-        with _disk_errors():
-            file = await in_thread(_opened, path)
+        upload = FolderUpload(upload_id, self._uploads / tenant / upload_id, self._objects)
         try:
-            upload = FolderUpload(upload_id, file, path, self._objects)
             with _disk_errors():
-                await in_thread(upload.catch_up)
+                await in_thread(upload.open)
             yield upload
         finally:
-            await in_thread(file.close)
+            await in_thread(upload.close)
 
     @asynccontextmanager
     async def open_file(self, key: str) -> AsyncIterator[Path]:
@@ -155,19 +172,6 @@ def _disk_errors() -> Iterator[None]:
 
 def _unavailable(_error: Exception) -> Unavailable:
     return Unavailable("STORE_UNAVAILABLE", "the store of documents' bytes fails")
-
-
-def _opened(path: Path) -> BinaryIO:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a+b", buffering=0)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        message = "another call writes this upload"
-        raise Aborted("OFFSET_MISMATCH", message, retry_after_s=1.0) from error
-    file.seek(0)
-    return file
 
 
 def _make_folder(folder: Path) -> None:

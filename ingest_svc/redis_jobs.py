@@ -121,8 +121,8 @@ class RedisJobs:
         with store_errors():
             found = await self._redis.zrange(
                 _ids(tenant),
-                "-",
                 behind,
+                "-",
                 desc=True,
                 bylex=True,
                 offset=0,

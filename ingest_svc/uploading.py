@@ -91,6 +91,8 @@ class Uploading:
             if upload.size - told >= self._progress_bytes:
                 told = upload.size
                 yield _receiving(upload)
+        # To a server, a caller who left looks like one who has sent all: only who can still be written to has not left.
+        yield _receiving(upload)
 
 
 def _receiving(upload: Upload) -> Progress:

@@ -54,7 +54,7 @@ def read_struct(struct: Struct, field: str) -> dict[str, Any]:
     """A Struct's values; raises INVALID_FIELD for those that JSON has not."""
     try:
         return MessageToDict(struct)
-    except SerializeToJsonError as error:
+    except (SerializeToJsonError, ValueError) as error:
         raise invalid(field, "has a number that is not finite") from error
 
 

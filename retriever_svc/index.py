@@ -77,10 +77,14 @@ class IndexSpec:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """An index as it is; `version` is another after each change of the content, also across a deletion."""
+    """An index as it is; `version` is another after each change of the content, also across a deletion.
+
+    `gaps` says whether a document may miss some of its ordinals, because chunks were deleted by a filter.
+    """
 
     spec: IndexSpec
     version: int
+    gaps: bool = False
 
 
 @dataclass(frozen=True, slots=True)

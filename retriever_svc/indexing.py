@@ -3,7 +3,9 @@
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from meshkit.errors import FailedPrecondition, invalid
 from retriever_svc.filtering import BUILT_IN, Comparison, Condition, Field, FieldType, Operator, parse
@@ -11,6 +13,7 @@ from retriever_svc.index import (
     Chunk,
     Index,
     IndexSpec,
+    Place,
     Scope,
     State,
     Vectors,
@@ -80,7 +83,7 @@ class Indexing:
         old = await self._index.load(scope)
         if old and not _searchable(old.spec, spec) and await self._index.count(scope, old.spec):
             _refuse_change(old.spec, spec)
-        state = State(spec, old.version if old else _next_version(0))
+        state = replace(old, spec=spec) if old else State(spec, _next_version(0))
         await self._index.save(scope, state)
         return state
 
@@ -116,21 +119,29 @@ class Indexing:
         Raises NotFound where the scope has no index, FailedPrecondition (ENCODER_MISMATCH) for vectors of another
         dimension.
         """
+        return await self._turns.take(_key(scope), lambda: self._replace_document(scope, document, chunks, vectors))
 
-        async def replace() -> Written:
-            state = await self.get(scope)
-            if chunks:
-                refuse_dimension(state.spec, vectors.shape[1])
-                await self._index.upsert(scope, state.spec, chunks, vectors)
-            stale = _document(document), _ordinal(Operator.GREATER_EQUAL, len(chunks))
-            deleted = await self._index.delete(scope, state.spec, *stale)
-            return await self._moved(scope, state, len(chunks), deleted)
+    async def _replace_document(
+        self, scope: Scope, document: str, chunks: Sequence[Chunk], vectors: Vectors
+    ) -> Written:
+        state = await self.get(scope)
+        if chunks:
+            refuse_dimension(state.spec, vectors.shape[1])
+            await self._index.upsert(scope, state.spec, chunks, vectors)
+        deleted = await self._delete_from(scope, state, Place(document, len(chunks)))
+        return await self._moved(scope, state, len(chunks), deleted)
 
-        return await self._turns.take(_key(scope), replace)
+    async def _delete_from(self, scope: Scope, state: State, first: Place) -> int:
+        """Delete the document's chunks from the place on; to look for one is quicker than to look through all."""
+        if not state.gaps and not await self._index.read(scope, state.spec, [first]):
+            return 0
+        later = _document(first.document), _ordinal(Operator.GREATER_EQUAL, first.ordinal)
+        return await self._index.delete(scope, state.spec, *later)
 
     async def delete_document(self, scope: Scope, document: str) -> Written:
         """Delete the document's chunks; raises NotFound where the scope has no index."""
-        return await self._turns.take(_key(scope), lambda: self._delete(scope, _document(document)))
+        none = np.zeros((0, 0), dtype=np.float32)
+        return await self.replace_document(scope, document, [], none)
 
     async def delete_where(self, scope: Scope, filter: str) -> Written:
         """Delete the chunks that the filter finds; raises as `get` and `filtering.parse` do."""
@@ -141,16 +152,18 @@ class Indexing:
         return await self._turns.take(_key(scope), lambda: self._delete(scope, condition))
 
     async def _delete(self, scope: Scope, condition: Condition) -> Written:
-        state = await self.get(scope)
+        state = replace(await self.get(scope), gaps=True)
+        # Known before the first chunk goes, should the rest be cut off.
+        await self._index.save(scope, state)
         deleted = await self._index.delete(scope, state.spec, condition)
         return await self._moved(scope, state, 0, deleted)
 
     async def _moved(self, scope: Scope, state: State, written: int, deleted: int) -> Written:
         if not written and not deleted:
             return Written(0, 0, state.version)
-        version = _next_version(state.version)
-        await self._index.save(scope, State(state.spec, version))
-        return Written(written, deleted, version)
+        moved = replace(state, version=_next_version(state.version))
+        await self._index.save(scope, moved)
+        return Written(written, deleted, moved.version)
 
 
 def _next_version(version: int) -> int:

@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 
 _REGISTRY = "ragmesh_indexes"
 _OURS = "ragmesh_"
-# Rows that one request names or returns: Milvus takes 16,384.
-_PAGE_ROWS = 10_000
+# Rows that one request names or returns, as many as Milvus takes: no document has more, so that what is left of its
+# earlier content goes in one request, whole or not at all.
+_PAGE_ROWS = 16_384
 
 _Indexes = Mapping[str, tuple[str, str]]
 _REGISTRY_INDEXES: _Indexes = {"unused": ("AUTOINDEX", "COSINE")}
@@ -69,12 +70,13 @@ class MilvusIndex:
         self._options = options
         self._client = client
         self._lock = ReadersWriterLock()
+        # Tables known to be there; nobody deletes one.
+        self._tables: set[str] = set()
         # Tables written since they were flushed; writes add, `flush` takes out.
         self._unflushed: set[str] = set()
 
     @property
     def engine(self) -> str:
-        """What keeps it."""
         return "milvus-lite" if self._options.embedded else "milvus"
 
     async def check(self) -> bool:
@@ -83,7 +85,7 @@ class MilvusIndex:
 
     async def load(self, scope: Scope) -> State | None:
         """The state in the registry."""
-        rows = await self._get(_REGISTRY, [milvus_rows.index_key(scope)], ["spec", "version"])
+        rows = await self._get(_REGISTRY, [milvus_rows.index_key(scope)], milvus_rows.STATE_FIELDS)
         return milvus_rows.read_state(rows[0]) if rows else None
 
     async def save(self, scope: Scope, state: State) -> None:
@@ -105,18 +107,15 @@ class MilvusIndex:
 
     async def delete(self, scope: Scope, spec: IndexSpec, *conditions: Condition) -> int:
         """Delete by keys, page by page: a deletion by filter does not say how many it deleted."""
-        table, deleted = milvus_rows.chunks_table(spec), 0
-        while keys := await self._keys(table, within(scope, *conditions)):
-            await self._delete(table, keys)
-            deleted += len(keys)
+        table, expression, deleted = milvus_rows.chunks_table(spec), within(scope, *conditions), 0
+        while rows := await self._query(table, expression, "key", limit=_PAGE_ROWS):
+            await self._delete(table, [row["key"] for row in rows])
+            deleted += len(rows)
         return deleted
 
     async def count(self, scope: Scope, spec: IndexSpec, *conditions: Condition) -> int:
         """Count the rows."""
-        table, expression = milvus_rows.chunks_table(spec), within(scope, *conditions)
-        rows = await self._read(
-            self._client.query, table, filter=expression, output_fields=["count(*)"], **self._consistently
-        )
+        rows = await self._query(milvus_rows.chunks_table(spec), within(scope, *conditions), "count(*)")
         return int(rows[0]["count(*)"])
 
     async def search_dense(
@@ -130,8 +129,8 @@ class MilvusIndex:
         self, scope: Scope, spec: IndexSpec, query: str, limit: int, condition: Condition | None
     ) -> list[Scored]:
         """By Milvus's BM25 function."""
-        words = milvus_rows.words(spec, query)
-        hits = await self._search(spec, "sparse", words, limit, within(scope, condition))
+        words, expression = milvus_rows.words(spec, query), within(scope, condition)
+        hits = await self._search(spec, "sparse", words, limit, expression)
         # Milvus Lite gives scores as negative distances, a server as they are; none is below zero.
         return [Scored(milvus_rows.place_of(hit["key"]), abs(float(hit["distance"]))) for hit in hits]
 
@@ -181,16 +180,9 @@ class MilvusIndex:
         got = await self._read(self._client.get, table, ids=keys, output_fields=["key", *fields], **self._consistently)
         return list(got)
 
-    async def _keys(self, table: str, expression: str) -> list[str]:
-        rows = await self._read(
-            self._client.query,
-            table,
-            filter=expression,
-            output_fields=["key"],
-            limit=_PAGE_ROWS,
-            **self._consistently,
-        )
-        return [row["key"] for row in rows]
+    async def _query(self, table: str, expression: str, field: str, **limit: int) -> list[Row]:
+        query = {"filter": expression, "output_fields": [field], **limit, **self._consistently}
+        return list(await self._read(self._client.query, table, **query))
 
     async def _upsert(self, table: str, rows: Sequence[Row]) -> None:
         await self._write(self._client.upsert, table, list(rows))
@@ -201,10 +193,12 @@ class MilvusIndex:
         self._unflushed.add(table)
 
     async def _make(self, table: str, schema: CollectionSchema, indexes: _Indexes) -> None:
-        if await self._read(self._client.has_collection, table):
+        if table in self._tables:
             return
-        address, token = self._address, self._options.token
-        await self._write(asyncio.to_thread, _make_table, address, token, table, schema, indexes)
+        if not await self._read(self._client.has_collection, table):
+            address, token = self._address, self._options.token
+            await self._write(asyncio.to_thread, _make_table, address, token, table, schema, indexes)
+        self._tables.add(table)
 
     @property
     def _consistently(self) -> dict[str, str]:
@@ -264,14 +258,16 @@ async def _address(options: MilvusOptions) -> AsyncIterator[str]:
 @asynccontextmanager
 async def _flushing(index: MilvusIndex, options: MilvusOptions) -> AsyncIterator[None]:
     """Flush in rounds while the body runs; a server does so by itself."""
-    task = asyncio.create_task(_flush_forever(index, options.flush_interval_s)) if options.embedded else None
+    if not options.embedded:
+        yield
+        return
+    task = asyncio.create_task(_flush_forever(index, options.flush_interval_s))
     try:
         yield
     finally:
-        if task:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 async def _flush_forever(index: MilvusIndex, interval_s: float) -> None:
@@ -316,6 +312,7 @@ def _registry_schema() -> CollectionSchema:
     schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=MAX_KEY_BYTES)
     schema.add_field("spec", DataType.JSON)
     schema.add_field("version", DataType.INT64)
+    schema.add_field("gaps", DataType.BOOL)
     # Milvus has no table without vectors.
     schema.add_field("unused", DataType.FLOAT_VECTOR, dim=2)
     return schema

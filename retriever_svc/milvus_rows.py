@@ -15,6 +15,7 @@ from retriever_svc.index import MAX_BYTES, Chunk, IndexSpec, Language, Place, Sc
 MAX_KEY_BYTES = 512
 
 Row = Mapping[str, Any]
+STATE_FIELDS = ["spec", "version", "gaps"]
 CHUNK_FIELDS = ["document", "ordinal", "text", "page", "title", "uri", "content_hash", "metadata", "details"]
 
 
@@ -121,13 +122,14 @@ def write_state(scope: Scope, state: State) -> dict[str, Any]:
         "key": index_key(scope),
         "spec": _write_spec(state.spec),
         "version": state.version,
+        "gaps": state.gaps,
         "unused": [1.0, 0.0],
     }
 
 
 def read_state(row: Row) -> State:
-    """The state of a row that has `spec` and `version`."""
-    return State(_read_spec(row["spec"]), int(row["version"]))
+    """The state of a row that has STATE_FIELDS."""
+    return State(_read_spec(row["spec"]), int(row["version"]), bool(row["gaps"]))
 
 
 def _write_spec(spec: IndexSpec) -> dict[str, Any]:

@@ -198,6 +198,17 @@ async def test_chunks_are_deleted_by_document_and_by_filter(alice: Caller) -> No
     assert sorted(await alice.found("report annex")) == ["annex", "report 2021"]
 
 
+async def test_gaps_hide_no_stale_chunk(alice: Caller) -> None:
+    """A document of which a filter deleted the middle is still replaced whole."""
+    await alice.put()
+    pages = [part(f"text {number}", number, page=number) for number in range(4)]
+    await send(alice, [head("doc"), *pages])
+    assert (await delete(alice, filter="page = 1")).deleted_chunks == 1
+    assert await listed(alice, "doc") == ["text 0", "text 2", "text 3"]
+    assert (await alice.write("doc", ["new text"])).deleted_chunks == 2
+    assert await listed(alice, "doc") == ["new text"]
+
+
 async def test_an_index_with_chunks_keeps_its_encoder_and_language(alice: Caller) -> None:
     """Without chunks it may have others."""
     await alice.put()

@@ -31,7 +31,10 @@ PAGES = {
 @asynccontextmanager
 async def running(data: Path, model: str = "") -> AsyncIterator[Mesh]:
     """A mesh on free ports with the pages ingested for the local tenant."""
-    settings = LocalSettings(data_dir=data, ports=Ports.free(), generator_model=model, restart_backoff_s=0.1)
+    # Some tests ask without pause; the limits have tests of their own.
+    limits = ("ASK_BURST", "ASK_PER_SECOND", "OTHER_BURST", "OTHER_PER_SECOND")
+    edge = dict.fromkeys(limits, "100000")
+    settings = LocalSettings(data_dir=data, ports=Ports.free(), generator_model=model, edge=edge)
     async with open_mesh(settings) as mesh:
         await fill(mesh, data / "pages")
         yield mesh

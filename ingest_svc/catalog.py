@@ -102,8 +102,9 @@ class Timing(Record):
 class Document(Record):
     """What was given, and how far it has come.
 
-    `fingerprint` stands for the content and all that decides what becomes of it; "" once the document is being
-    deleted. `object` names its bytes in the object store. `job` and `source` say which job brought it, from where.
+    `fingerprint` stands for the content and all that decides what becomes of it. `generation` is new each time that the
+    document is given, and "" once it is being deleted: who works on another one must stop. `object` names its bytes in
+    the object store. `job` and `source` say which job brought it, from where.
     """
 
     collection: str
@@ -129,6 +130,7 @@ class Document(Record):
     stored_time: datetime
     history: tuple[Revision, ...] = ()
     fingerprint: str
+    generation: str
     object: str
     job: str = ""
     source: str = ""
@@ -179,6 +181,9 @@ class Catalog(Protocol):
         Raises COLLECTION_NOT_FOUND.
         """
 
+    async def queue(self, tenant: str, subject: str, document: Document, job: str) -> None:
+        """Queue the work on a document once more, on behalf of another job."""
+
     async def find_document(self, tenant: str, collection: str, id: str) -> Document | None: ...
 
     async def get_document(self, tenant: str, collection: str, id: str) -> Document:
@@ -189,11 +194,11 @@ class Catalog(Protocol):
 
     async def count_documents(self, tenant: str, collection: str) -> int: ...
 
-    async def replace_document(self, tenant: str, document: Document, fingerprint: str) -> bool:
-        """Keep a document in place of one with the fingerprint; False where another, or none, is kept."""
+    async def replace_document(self, tenant: str, document: Document, generation: str) -> bool:
+        """Keep a document in place of that generation; False where another, or none, is kept."""
 
     async def remove_document(self, tenant: str, document: Document) -> None:
-        """Forget a document whose fingerprint is "", unless it was given again."""
+        """Forget a document whose generation is "", unless it was given again."""
 
 
 def now() -> datetime:

@@ -30,7 +30,7 @@ class Following:
             while not shown.state.ended:
                 # The record first: it moved on before the watch was opened, or news of it got lost.
                 progress = told or await self._recorded(tenant, document)
-                if progress.fingerprint == document.fingerprint and _differ(progress, shown):
+                if progress.generation == document.generation and _differ(progress, shown):
                     shown = progress
                     yield shown
                 if not shown.state.ended:
@@ -38,7 +38,7 @@ class Following:
 
     async def _recorded(self, tenant: str, document: Document) -> Progress:
         kept = await self._catalog.find_document(tenant, document.collection, document.id)
-        if kept is not None and kept.fingerprint == document.fingerprint:
+        if kept is not None and kept.generation == document.generation:
             return progress_of(kept)
         error = Aborted("CANCELLED", "the document was changed or deleted meanwhile")
         return progress_of(document.changed(state=DocumentState.FAILED, failure=Failure.of(error)))

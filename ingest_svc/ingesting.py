@@ -78,7 +78,7 @@ class Ingesting:
         """The document's end; None where the item is about a content that is no longer its."""
         document = await self._catalog.find_document(item.tenant, item.collection, item.document)
         collection = await self._catalog.find_collection(item.tenant, item.collection)
-        if document is None or collection is None or document.fingerprint != item.fingerprint:
+        if document is None or collection is None or document.generation != item.generation:
             return None
         if document.state.ended:
             return document
@@ -108,7 +108,7 @@ class Ingesting:
         """The document, ready, or why this attempt failed."""
 
         async def report(changed: Document, chunks_done: int) -> None:
-            if not await self._catalog.replace_document(item.tenant, changed, item.fingerprint):
+            if not await self._catalog.replace_document(item.tenant, changed, item.generation):
                 raise Superseded
             progress = progress_of(changed, job=item.job, chunks_done=chunks_done)
             await self._bus.publish(item.tenant, progress)
@@ -120,7 +120,7 @@ class Ingesting:
             raise
         except KeyError:
             current = await self._catalog.find_document(item.tenant, item.collection, item.document)
-            if current is None or current.object != document.object:
+            if current is None or current.generation != document.generation:
                 raise Superseded from None
             return Internal("INTERNAL_ERROR", "the document's bytes are gone")
         except MeshError as error:
@@ -139,7 +139,7 @@ class Ingesting:
 
     async def _keep(self, item: WorkItem, ended: Document) -> bool:
         """Keep the end; False where the document changed meanwhile. What a deleted one left in the index goes too."""
-        if await self._catalog.replace_document(item.tenant, ended, item.fingerprint):
+        if await self._catalog.replace_document(item.tenant, ended, item.generation):
             return True
         current = await self._catalog.find_document(item.tenant, item.collection, item.document)
         if current is None:

@@ -126,6 +126,9 @@ class Intake:
         if before and before.fingerprint == document.fingerprint and before.state is DocumentState.READY:
             await upload.discard()
             return Accepted(before, unchanged=True)
+        if before and before.fingerprint == document.fingerprint and not before.state.ended:
+            await upload.discard()
+            return await self._join(origin, before)
         document = _following(before, document)
         await upload.store(document.object)
         if admitted.head.password:
@@ -142,17 +145,26 @@ class Intake:
         """
         document = await self._withdrawn(tenant, collection, id)
         async with self._locks.hold(tenant, document.name, self.limits.lock_wait_s):
-            deleted = await self._index.delete_document(document)
+            current = await self._catalog.find_document(tenant, collection, id)
+            # Given again meanwhile, it may be indexed already: its chunks took the place of those to delete, or will.
+            withdrawn = current is None or not current.generation
+            deleted = await self._index.delete_document(document) if withdrawn else 0
             await self._catalog.remove_document(tenant, document)
         await self._remove_object(document)
         return deleted
 
+    async def _join(self, origin: Origin, under_way: Document) -> Accepted:
+        """Leave the work to who is at it; a job that did not queue it is told of its end by an item of its own."""
+        if origin.job not in ("", under_way.job):
+            await self._catalog.queue(origin.tenant, origin.subject, under_way, origin.job)
+        return Accepted(under_way, unchanged=False)
+
     async def _withdrawn(self, tenant: str, collection: str, id: str) -> Document:
-        """The document with no fingerprint: who works on it sees that and stops."""
+        """The document without a generation: who works on it sees that and stops."""
         while True:
             document = await self._catalog.get_document(tenant, collection, id)
-            withdrawn = document.changed(fingerprint="")
-            if await self._catalog.replace_document(tenant, withdrawn, document.fingerprint):
+            withdrawn = document.changed(generation="", fingerprint="")
+            if await self._catalog.replace_document(tenant, withdrawn, document.generation):
                 return withdrawn
 
     async def _unlock(self, document: Document, password: str) -> None:
@@ -169,7 +181,7 @@ class Intake:
 
 
 def _document(origin: Origin, admitted: Admitted, upload: Upload) -> Document:
-    head, at = admitted.head, now()
+    head, at, generation = admitted.head, now(), uuid.uuid4().hex
     id = head.document_id or document_id(head.uri) or upload.content_hash[:32]
     return Document(
         collection=head.collection,
@@ -186,7 +198,8 @@ def _document(origin: Origin, admitted: Admitted, upload: Upload) -> Document:
         update_time=at,
         stored_time=at,
         fingerprint=_fingerprint(admitted, upload.content_hash),
-        object=f"{origin.tenant}/{head.collection}/{id}/{uuid.uuid4().hex}",
+        generation=generation,
+        object=f"{origin.tenant}/{head.collection}/{id}/{generation}",
         job=origin.job,
         source=origin.source,
     )

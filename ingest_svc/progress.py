@@ -8,10 +8,10 @@ from ingest_svc.failure import Failure
 
 
 class Progress(Record):
-    """How far a document has come; `fingerprint` tells its content from others under the same name."""
+    """How far a document has come; `generation` tells it from others given under the same name."""
 
     document: str
-    fingerprint: str
+    generation: str
     state: DocumentState
     upload_id: str = ""
     bytes_received: int = 0
@@ -45,7 +45,7 @@ def progress_of(document: Document, *, job: str = "", chunks_done: int | None = 
     written = document.chunk_count if document.state is DocumentState.READY else 0
     return Progress(
         document=document.name,
-        fingerprint=document.fingerprint,
+        generation=document.generation,
         state=document.state,
         bytes_received=document.size_bytes,
         chunks_done=written if chunks_done is None else chunks_done,

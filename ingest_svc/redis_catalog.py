@@ -1,7 +1,8 @@
 """Collections and documents in Redis."""
 
 from collections.abc import Sequence
-from typing import TypeVar, cast
+from itertools import chain
+from typing import Any, TypeVar, cast
 
 from redis.asyncio import Redis
 
@@ -33,7 +34,7 @@ return 1
 # KEYS: documents, document ids. ARGV: id.
 _REMOVE = """
 local kept = redis.call('HGET', KEYS[1], ARGV[1])
-if not kept or cjson.decode(kept)['fingerprint'] ~= '' then return 0 end
+if not kept or cjson.decode(kept)['generation'] ~= '' then return 0 end
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 return 1
@@ -94,22 +95,18 @@ class RedisCatalog:
                 await pipeline.execute()
 
     async def accept(self, tenant: str, subject: str, document: Document) -> Document | None:
-        work = {
-            "tenant": tenant,
-            "subject": subject,
-            "collection": document.collection,
-            "document": document.id,
-            "fingerprint": document.fingerprint,
-            "job": document.job,
-        }
         keys = [_collections(tenant)[0], *_documents(tenant, document.collection), DOCUMENT_WORK]
-        fields = [word for pair in work.items() for word in pair]
+        fields = chain.from_iterable(_work(tenant, subject, document, document.job).items())
         args = [document.collection, document.id, document.model_dump_json(), *fields]
         with store_errors():
             before = await self._accept(keys=keys, args=args)
         if before is None:
             raise _no_collection(document.collection)
         return Document.model_validate_json(before) if before else None
+
+    async def queue(self, tenant: str, subject: str, document: Document, job: str) -> None:
+        with store_errors():
+            await self._redis.xadd(DOCUMENT_WORK, _work(tenant, subject, document, job))
 
     async def find_document(self, tenant: str, collection: str, id: str) -> Document | None:
         return await self._find(_documents(tenant, collection)[0], id, Document)
@@ -129,8 +126,8 @@ class RedisCatalog:
         with store_errors():
             return int(await self._redis.zcard(_documents(tenant, collection)[1]))
 
-    async def replace_document(self, tenant: str, document: Document, fingerprint: str) -> bool:
-        args = [document.id, "fingerprint", fingerprint, document.model_dump_json()]
+    async def replace_document(self, tenant: str, document: Document, generation: str) -> bool:
+        args = [document.id, "generation", generation, document.model_dump_json()]
         with store_errors():
             return bool(await self._replace(keys=[_documents(tenant, document.collection)[0]], args=args))
 
@@ -149,6 +146,18 @@ class RedisCatalog:
             page = await self._redis.zrange(ids, behind, "+", bylex=True, offset=0, num=limit)
             found = await self._redis.hmget(records, cast(list[str], page)) if page else []
         return [kind.model_validate_json(kept) for kept in found if kept]
+
+
+def _work(tenant: str, subject: str, document: Document, job: str) -> dict[Any, Any]:
+    """The fields of a WorkItem."""
+    return {
+        "tenant": tenant,
+        "subject": subject,
+        "collection": document.collection,
+        "document": document.id,
+        "generation": document.generation,
+        "job": job,
+    }
 
 
 def _collections(tenant: str) -> tuple[str, str]:

@@ -98,7 +98,7 @@ class Uploading:
 def _receiving(upload: Upload) -> Progress:
     return Progress(
         document="",
-        fingerprint="",
+        generation="",
         state=DocumentState.RECEIVING,
         upload_id=upload.id,
         bytes_received=upload.size,

@@ -20,7 +20,7 @@ class WorkItem:
     subject: str
     collection: str = ""
     document: str = ""
-    fingerprint: str = ""
+    generation: str = ""
     job: str = ""
 
 

@@ -1,13 +1,14 @@
 """Ingestion over a real channel, with a real Redis, and its peers in memory."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import redis
 
 from ingest_svc.app import open_app
 from ingest_svc.settings import Settings
@@ -81,8 +82,6 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 @pytest.fixture
 def empty_redis(redis_server: RedisServer) -> RedisServer:
     """The Redis, with nothing in it."""
-    import redis
-
     with redis.Redis(port=redis_server.port) as client:
         client.flushall()
     return redis_server
@@ -119,16 +118,15 @@ def settings_of(folder: Path, redis: RedisServer, peers: Peers, **more: Any) -> 
 async def open_world(folder: Path, redis: RedisServer, **more: Any) -> AsyncIterator[World]:
     """Ingestion, its peers and three callers."""
     (folder / "source").mkdir(exist_ok=True)
-    async with open_peers() as peers:
+    async with AsyncExitStack() as stack:
+        peers = await stack.enter_async_context(open_peers())
         settings = settings_of(folder, redis, peers, **more)
-        async with open_app(settings) as app, serve(app, settings) as address:
-            async with (
-                connect(address, ALICE) as alice,
-                connect(address, BOB) as bob,
-                connect(address, READER) as reader,
-            ):
-                others = {"bob": Client(bob), "reader": Client(reader)}
-                yield World(address, settings, peers, redis, Client(alice), others)
+        app = await stack.enter_async_context(open_app(settings))
+        address = await stack.enter_async_context(serve(app, settings))
+        alice, bob, reader = [
+            Client(await stack.enter_async_context(connect(address, caller))) for caller in (ALICE, BOB, READER)
+        ]
+        yield World(address, settings, peers, redis, alice, {"bob": bob, "reader": reader})
 
 
 @pytest.fixture

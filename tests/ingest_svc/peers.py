@@ -118,7 +118,7 @@ class Index(index_pb2_grpc.IndexServiceServicer):
 
     async def UpsertDocument(self, requests: Any, context: Any) -> Any:
         require_scope("ingest")
-        document, chunks = "", []
+        document, chunks, held = "", [], Held(None)
         async for request in requests:
             if request.HasField("head"):
                 document = request.head.document

@@ -5,6 +5,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.json_format import MessageToDict
 
 from ragmesh.ingest.v1 import chunking_pb2, collections_pb2, documents_pb2
 from ragmesh.retriever.v1 import index_pb2, retriever_pb2
@@ -61,7 +62,10 @@ BAD_SETTINGS = [
     ({"encoder": "words@9"}, "MODEL_NOT_FOUND"),
     ({"language": "klingon"}, "INVALID_FIELD"),
     ({"chunking": chunking_pb2.Chunking(strategy="agentic")}, "STRATEGY_NOT_FOUND"),
-    ({"filterable_fields": [KIND(field="a", type=1), KIND(field="a", type=2)]}, "INVALID_FIELD"),
+    (
+        {"filterable_fields": [KIND(field="a", type=KIND.TYPE_STRING), KIND(field="a", type=KIND.TYPE_BOOL)]},
+        "INVALID_FIELD",
+    ),
     ({"filterable_fields": [KIND(field="a")]}, "INVALID_FIELD"),
 ]
 
@@ -146,7 +150,7 @@ async def test_an_index_away_is_said_so(world: World) -> None:
 async def test_strategies_are_described_and_recommended(world: World) -> None:
     """The strategy has a schema with defaults, and a recommendation that the server itself takes."""
     listed = await world.alice.chunking.ListChunkingStrategies(chunking_pb2.ListChunkingStrategiesRequest())
-    schema = listed.strategies[0].parameters_schema
+    schema = MessageToDict(listed.strategies[0].parameters_schema)
     assert schema["properties"]["max_tokens"]["default"] == 180
     faq = chunking_pb2.RecommendChunkingStrategyRequest(media_type="text/markdown", use_case="a support FAQ")
     pdf = chunking_pb2.RecommendChunkingStrategyRequest(media_type="application/pdf")

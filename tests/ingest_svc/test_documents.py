@@ -1,17 +1,22 @@
 """Documents over a real channel: taken in, refused, replaced, deleted."""
 
 import asyncio
+import fcntl
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import grpc
 import pytest
+import redis
 
 from ragmesh.ingest.v1 import collections_pb2, documents_pb2
 from ragmesh.retriever.v1 import index_pb2
 from tests.ingest_svc.conftest import HANDBOOK, Client, World
 from tests.ingest_svc.failures import failure_of, reason_of
+from tests.ingest_svc.test_parsing import pdf
 
 PAGE = """---
 title: Pod Lifecycle
@@ -53,7 +58,8 @@ async def upload(client: Client, *messages: documents_pb2.UploadDocumentRequest)
         for message in messages:
             yield message
 
-    return [response.progress async for response in client.documents.UploadDocument(sent())]
+    call: Any = client.documents.UploadDocument(sent())
+    return [response.progress async for response in call]
 
 
 async def test_a_page_becomes_chunks(world: World) -> None:
@@ -197,11 +203,21 @@ async def test_bad_heads_are_refused(world: World, head: dict[str, Any], reason:
     assert failure_of(failed.value)[1:] == (reason, fields)
 
 
+async def until_free(file: Path) -> None:
+    """Return when no call writes the upload any more."""
+    async with asyncio.timeout(5):
+        while True:
+            with file.open("rb") as opened, suppress(BlockingIOError):
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            await asyncio.sleep(0.01)
+
+
 async def test_a_broken_upload_goes_on(world: World) -> None:
     """An upload whose caller left is taken up at the byte that was stored."""
     await world.alice.create_collection()
     data = PAGE.encode()
-    call = world.alice.documents.UploadDocument()
+    call: Any = world.alice.documents.UploadDocument()
     await call.write(begin(document_id="pods"))
     upload_id = (await call.read()).progress.upload_id
     await call.write(part(data[:700]))
@@ -209,14 +225,12 @@ async def test_a_broken_upload_goes_on(world: World) -> None:
     async with asyncio.timeout(5):
         while (uploads / upload_id).stat().st_size < 700:
             await asyncio.sleep(0.01)
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await upload(world.alice, begin(upload_id, 700))
+    assert failure_of(failed.value)[:2] == ("ABORTED", "OFFSET_MISMATCH")
     call.cancel()
-    async with asyncio.timeout(5):
-        while True:
-            try:
-                told = await upload(world.alice, begin(upload_id, 700, document_id="pods"), part(data[700:]))
-                break
-            except grpc.aio.AioRpcError as error:
-                assert failure_of(error)[:2] == ("ABORTED", "OFFSET_MISMATCH")
+    await until_free(uploads / upload_id)
+    told = await upload(world.alice, begin(upload_id, 700, document_id="pods"), part(data[700:]))
     assert told[0].bytes_received == 700
     assert told[-1].state == READY
     whole = await world.alice.create(PAGE, document_id="whole")
@@ -317,3 +331,46 @@ async def test_another_encoder_fails_the_document(world: World) -> None:
     document = await world.alice.create(PAGE)
     assert (document.state, reason_of(document.error)) == (FAILED, "ENCODER_MISMATCH")
     assert world.peers.index.chunks(document.name) == []
+
+
+async def test_the_same_upload_twice_at_once_is_one_work(world: World) -> None:
+    """The same bytes given again while they are worked on join that work: both callers see it end."""
+    await world.alice.create_collection()
+    world.peers.embedder.behaviour.embed_pause_s = 0.1
+    both = await asyncio.gather(*(world.alice.create(PAGE, document_id="pods") for _ in range(2)))
+    assert [document.state for document in both] == [READY, READY]
+    assert world.peers.index.writes[both[0].name] <= 2
+    assert len(list(world.settings.object_folder.glob("objects/*/*/*/*"))) == 1
+
+
+async def test_a_document_given_again_while_it_is_deleted_stays(world: World) -> None:
+    """The same bytes given again during a deletion are indexed anew, whatever the deletion takes away."""
+    await world.alice.create_collection()
+    world.peers.embedder.behaviour.embed_pause_s = 0.2
+    first = await world.alice.create(PAGE, document_id="pods", wait=False)
+    async with asyncio.timeout(10):
+        while not world.peers.embedder.texts:
+            await asyncio.sleep(0.02)
+    request = documents_pb2.DeleteDocumentRequest(name=first.name)
+    deleting = asyncio.ensure_future(world.alice.documents.DeleteDocument(request))
+    await asyncio.sleep(0.05)
+    again = await world.alice.create(PAGE, document_id="pods")
+    await deleting
+    assert again.state == READY
+    assert len(world.peers.index.chunks(first.name)) == again.chunk_count
+
+
+async def test_a_password_opens_a_document_and_is_not_kept(world: World) -> None:
+    """An encrypted PDF is indexed with its password, of which nothing is left in Redis or in the object store."""
+    await world.alice.create_collection()
+    document = await world.alice.create(pdf("Secret page.", password="sesame-1"), password="sesame-1")
+    assert document.state == READY
+    assert "Secret page." in world.peers.index.chunks(document.name)[0].text
+    files = [path for path in world.settings.object_folder.rglob("*") if path.is_file()]
+    assert len(files) == 2
+    assert not [path for path in files if b"sesame-1" in path.read_bytes()]
+    with redis.Redis(port=world.redis.port) as client:
+        kept = client.hvals("ragmesh:acme:ingest:documents:handbook")
+    assert b"sesame-1" not in b"".join(kept)
+    locked = await world.alice.create(pdf("Secret page.", password="sesame-1"), password="wrong", document_id="x")
+    assert (locked.state, reason_of(locked.error)) == (FAILED, "PASSWORD_REQUIRED")

@@ -29,6 +29,11 @@ class Engine:
         self._llm = llm
         self._tokenizer = tokenizer
 
+    def close(self) -> None:
+        """Shut the engine down, and let go of it: its `__del__` fails once the interpreter is half gone."""
+        self._llm.shutdown()
+        self._llm = None
+
     async def generate(self, request: generator_pb2.GenerateRequest) -> AsyncGenerator[str, None]:
         """The text of a chat's answer, delta by delta, drawn greedily."""
         from vllm import SamplingParams, TokensPrompt
@@ -61,10 +66,12 @@ async def open_engine(model: Path) -> AsyncGenerator[Engine, None]:
         enable_chunked_prefill=False,
     )
     llm = AsyncLLM.from_engine_args(arguments)
+    engine = Engine(llm, await _tokenizer_of(llm))
+    del llm
     try:
-        yield Engine(llm, await _tokenizer_of(llm))
+        yield engine
     finally:
-        llm.shutdown()
+        engine.close()
 
 
 async def _tokenizer_of(llm: Any) -> Any:

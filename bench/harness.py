@@ -7,9 +7,8 @@ import json
 import platform
 import statistics
 import subprocess
-import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -58,10 +57,11 @@ class Benchmark:
     floor: str | None = None
     """The subject that the table's ratios refer to."""
     readings: dict[tuple[str, str], list[Reading]] = field(default_factory=lambda: defaultdict(list))
+    _subjects: list[str] = field(default_factory=list)
 
     async def run(self, subjects: Mapping[str, Round], *, timeout_s: float = 300.0) -> list[Row]:
         """Runs all rounds, each run of a subject bounded by `timeout_s`, and returns the medians."""
-        names = list(subjects)
+        names = self._subjects = list(subjects)
         for number in range(self.warmup_rounds + self.rounds):
             turn = number % len(names)
             for subject in names[turn:] + names[:turn]:
@@ -73,10 +73,13 @@ class Benchmark:
         return self.rows()
 
     def rows(self) -> list[Row]:
-        """The median of each figure, in the order in which the figures were first seen."""
+        """The median of each figure, metric by metric, the subjects as they were given."""
+        metrics = list(dict.fromkeys(metric for metric, _ in self.readings))
         return [
-            Row(metric, subject, statistics.median(r.value for r in readings), readings[0].unit, len(readings))
-            for (metric, subject), readings in self.readings.items()
+            _median(metric, subject, self.readings[metric, subject])
+            for metric in metrics
+            for subject in self._subjects
+            if (metric, subject) in self.readings
         ]
 
     def report(self, console: Console | None = None) -> Path:
@@ -129,37 +132,31 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Usage:
-    """What a group of processes used while it was watched."""
+    """What a process and its children used while they were watched."""
 
-    cpu_s: float = 0.0
-    peak_mb: float = 0.0
+    cpu_s: float
+    peak_mb: float
 
 
 @contextmanager
-def watching(pids: Iterable[int]) -> Iterator[Usage]:
-    """Measures CPU seconds and peak resident memory of processes and their children over the block.
+def watching(pids: Mapping[str, int]) -> Iterator[dict[str, Usage]]:
+    """Measures CPU seconds and peak resident memory of processes, by name; the figures are there when the block ends.
 
     The peak is the kernel's own high-water mark, reset at the beginning where the kernel allows it.
     """
-    processes = [child for pid in pids for child in _family(pid)]
-    for process in processes:
+    families = {name: _family(pid) for name, pid in pids.items()}
+    for process in (process for family in families.values() for process in family):
         _reset_peak(process.pid)
-    before = {process.pid: _cpu_s(process) for process in processes}
-    usage = Usage()
+    before = {name: sum(map(_cpu_s, family)) for name, family in families.items()}
+    usage: dict[str, Usage] = {}
     try:
         yield usage
     finally:
-        usage.cpu_s = sum(_cpu_s(process) - before[process.pid] for process in processes)
-        usage.peak_mb = sum(_peak_mb(process.pid) for process in processes)
-
-
-@contextmanager
-def stopwatch() -> Iterator[Callable[[], float]]:
-    """Yields a function that gives the milliseconds since the block began."""
-    began = time.perf_counter()
-    yield lambda: (time.perf_counter() - began) * 1000
+        for name, family in families.items():
+            cpu_s = sum(map(_cpu_s, family)) - before[name]
+            usage[name] = Usage(cpu_s, sum(_peak_mb(process.pid) for process in family))
 
 
 def _family(pid: int) -> list[psutil.Process]:
@@ -192,12 +189,17 @@ def _peak_mb(pid: int) -> float:
     return int(kib) / 1024
 
 
+def _median(metric: str, subject: str, readings: Sequence[Reading]) -> Row:
+    value = statistics.median(reading.value for reading in readings)
+    return Row(metric, subject, value, readings[0].unit, len(readings))
+
+
 def _table(name: str, rows: Sequence[Row], floor: str | None) -> Table:
     table = Table(title=f"{name}: {machine()}")
     for column in ("metric", "subject", "value", "unit", "to the floor", "rounds"):
         table.add_column(column, justify="right" if column in {"value", "to the floor", "rounds"} else "left")
     floors = {row.metric: row.value for row in rows if row.subject == floor}
-    for row in sorted(rows, key=lambda row: [r.metric for r in rows].index(row.metric)):
+    for row in rows:
         base = floors.get(row.metric)
         ratio = f"{row.value / base:.2f}" if base else ""
         table.add_row(row.metric, row.subject, f"{row.value:.3f}", row.unit, ratio, str(row.rounds))

@@ -79,14 +79,14 @@ async def measure() -> None:
         engine = await stack.enter_async_context(open_engine(model))
         mesh = await stack.enter_async_context(_filled_mesh(folder, model))
         subjects = await stack.enter_async_context(_subjects(engine, mesh))
-        pids = [process.pid for process in mesh.processes.values()]
-        rounds = {name: _round(say, pids if name != "engine" else []) for name, say in subjects.items()}
+        pids = {name: process.pid for name, process in mesh.processes.items()}
+        rounds = {name: _round(say, pids if name != "engine" else {}) for name, say in subjects.items()}
         benchmark = Benchmark("mesh", rounds=ROUNDS, floor="engine")
         await benchmark.run(rounds)
     print(benchmark.report())
 
 
-def _round(say: Say, pids: list[int]) -> Callable[[], Awaitable[Mapping[str, Reading]]]:
+def _round(say: Say, pids: Mapping[str, int]) -> Callable[[], Awaitable[Mapping[str, Reading]]]:
     async def run() -> Mapping[str, Reading]:
         with watching(pids) as usage:
             answers = [await say() for _ in range(ANSWERS_A_ROUND)]
@@ -97,10 +97,10 @@ def _round(say: Say, pids: list[int]) -> Callable[[], Awaitable[Mapping[str, Rea
         }
         if searched := [heard.search_s * 1000 for heard in answers if heard.search_s]:
             readings["search_ms"] = Reading(statistics.median(searched), "ms")
-        if pids:
-            spoken = sum(len(heard.tokens_s) for heard in answers)
-            readings["mesh_cpu_us_per_token"] = Reading(usage.cpu_s / spoken * 1e6, "us")
-            readings["mesh_peak_mb"] = Reading(usage.peak_mb, "MB")
+        spoken = sum(len(heard.tokens_s) for heard in answers)
+        for name, used in usage.items():
+            readings[f"cpu_us_per_token_{name}"] = Reading(used.cpu_s / spoken * 1e6, "us")
+            readings[f"peak_mb_{name}"] = Reading(used.peak_mb, "MB")
         return readings
 
     return run

@@ -149,7 +149,7 @@ class VllmEngine:
             model=model,
             kind=EngineKind.LANGUAGE_MODEL,
             engine="vllm",
-            description=f"A language model ({llm.model_config.dtype}) run by vLLM.",
+            description="A language model, run by vLLM.",
             max_model_tokens=llm.model_config.max_model_len,
             structured_output=True,
         )

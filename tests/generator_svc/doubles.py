@@ -1,0 +1,41 @@
+"""An engine whose pace the test sets."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from generator_svc.engine import Card, Chat, Delta, EngineKind, FinishReason, Prompt, Request, Usage
+from meshkit.errors import Unavailable
+
+
+class PacedEngine:
+    """Writes numbered words, one every `pause_s`; `running` are the keys of the streams that are not closed yet."""
+
+    def __init__(self, pause_s: float = 0.01, max_model_tokens: int = 1000) -> None:
+        self.card = Card("paced", EngineKind.LANGUAGE_MODEL, "double", "A double.", max_model_tokens)
+        self.cache_use = 0.25
+        self.running: set[str] = set()
+        self.alive = True
+        self.pause_s = pause_s
+
+    async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+        self.running.add(request.key)
+        try:
+            for number in range(request.max_tokens):
+                await asyncio.sleep(self.pause_s)
+                await self.check()
+                last = number == request.max_tokens - 1
+                yield Delta(
+                    f"{number} ",
+                    tokens=1,
+                    finish=FinishReason.LENGTH if last else None,
+                    usage=Usage(1, 0, number + 1) if last else None,
+                )
+        finally:
+            self.running.discard(request.key)
+
+    async def count_tokens(self, given: Chat | Prompt) -> int:
+        return len(given.text.split()) if isinstance(given, Prompt) else 0
+
+    async def check(self) -> None:
+        if not self.alive:
+            raise Unavailable("ENGINE_UNAVAILABLE", "the engine died")

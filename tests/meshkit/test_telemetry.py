@@ -9,11 +9,15 @@ from typing import Any
 
 import grpc
 import pytest
+from opentelemetry.instrumentation.grpc import aio_client_interceptors
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
 from prometheus_client import Counter
 
 from meshkit import errors, logs
+from meshkit.identity import to_metadata
 from meshkit.server import open_server
 from meshkit.settings import ServerSettings
 from meshkit.testing import connect, serve
@@ -126,6 +130,26 @@ async def test_one_span(wire: Any, kind: str) -> None:
     assert [span.name for span in spans] == [f"{NAME}/{METHODS[kind]}"] * 2
     assert [span.attributes["rpc.grpc.status_code"] for span in spans if span.attributes] == [0, 5]
     assert [span.status.is_ok for span in spans] == [True, False]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_instrumented_caller(wire: Any, kind: str) -> None:
+    """The span of a caller that has opentelemetry-instrumentation-grpc is the parent of ours."""
+    exporter = InMemorySpanExporter()
+    processor = SimpleSpanProcessor(exporter)
+    callers = TracerProvider(shutdown_on_exit=False)
+    callers.add_span_processor(processor)
+    interceptors = aio_client_interceptors(tracer_provider=callers)
+    async with serve(app_of(wire, Echo(wire)), processors=[processor]) as address:
+        metadata = to_metadata(ALICE)
+        async with grpc.aio.insecure_channel(address, interceptors=interceptors) as channel:
+            await invoke(channel, wire, kind, wire.ProbeRequest(), metadata=metadata)
+    ours, theirs = sorted(exporter.get_finished_spans(), key=lambda span: span.kind.value)
+    assert (ours.kind, theirs.kind) == (SpanKind.SERVER, SpanKind.CLIENT)
+    assert ours.parent
+    assert theirs.context
+    assert ours.parent.span_id == theirs.context.span_id
+    assert ours.parent.trace_id == theirs.context.trace_id
 
 
 async def test_log_line(wire: Any, capsys: pytest.CaptureFixture[str]) -> None:

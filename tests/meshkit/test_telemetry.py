@@ -139,7 +139,7 @@ async def test_instrumented_caller(wire: Any, kind: str) -> None:
     processor = SimpleSpanProcessor(exporter)
     callers = TracerProvider(shutdown_on_exit=False)
     callers.add_span_processor(processor)
-    interceptors = aio_client_interceptors(tracer_provider=callers)
+    interceptors = aio_client_interceptors(tracer_provider=callers)  # type: ignore[no-untyped-call]
     async with serve(app_of(wire, Echo(wire)), processors=[processor]) as address:
         metadata = to_metadata(ALICE)
         async with grpc.aio.insecure_channel(address, interceptors=interceptors) as channel:

@@ -11,7 +11,7 @@ import grpc
 
 from meshkit import deadline, identity, rpc, status, telemetry
 from meshkit.admission import Permits
-from meshkit.errors import DataLoss, DeadlineExceeded, Internal, MeshError, Unimplemented
+from meshkit.errors import Aborted, DataLoss, DeadlineExceeded, Internal, MeshError, Unimplemented
 from meshkit.settings import ServerSettings
 from meshkit.telemetry import Telemetry
 from meshkit.validation import Validation, tolerant
@@ -45,6 +45,7 @@ class Passage:
 
     received: Callable[[Any], Any]
     sent: Callable[[], None]
+    taken: Callable[[], AbstractAsyncContextManager[None]]
     admitted: Callable[[], AbstractAsyncContextManager[None]]
 
 
@@ -86,7 +87,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
     @asynccontextmanager
     async def _plain(self, context: Context) -> AsyncIterator[Passage]:
         async with _answering(context):
-            yield Passage(self._validation.check, lambda: None, nullcontext)
+            yield Passage(self._validation.check, lambda: None, nullcontext, nullcontext)
 
     @asynccontextmanager
     async def _around(self, path: str, kind: str, context: Context) -> AsyncIterator[Passage]:
@@ -104,7 +105,20 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 return self._validation.check(message)
 
             with identity.acting_as(identity.from_metadata(context.invocation_metadata() or ())):
-                yield Passage(received, observation.sent, self._permits.take)
+                yield Passage(received, observation.sent, self._taken, self._permits.take)
+
+    @asynccontextmanager
+    async def _taken(self) -> AsyncIterator[None]:
+        """Bound the body, a write, which ends when the reader has room for the message."""
+        timer = asyncio.timeout(self._settings.max_stall_s)
+        try:
+            async with timer:
+                yield
+        except TimeoutError as error:
+            if not timer.expired():
+                raise
+            metadata = {"limit_s": f"{self._settings.max_stall_s:g}"}
+            raise Aborted("READER_STALLED", "the reader took nothing for too long", metadata=metadata) from error
 
     @asynccontextmanager
     async def _serving(self, call: rpc.Rpc) -> AsyncIterator[None]:
@@ -215,7 +229,8 @@ def _streaming(handler: Handler, around: Around) -> Callable[..., Any]:
             request = _requests(handler, raw, passage)
             async with passage.admitted(), aclosing(behavior(request, context)) as responses:
                 async for response in responses:
-                    await context.write(response)
+                    async with passage.taken():
+                        await context.write(response)
                     passage.sent()
 
     return answer

@@ -27,6 +27,9 @@ class ServerSettings(BaseSettings):
     otlp_timeout_s: PositiveFloat = Field(2.0, description="Seconds that sending a batch of traces may take.")
     default_deadline_s: PositiveFloat = Field(60.0, description="Seconds for a call that brings no deadline.")
     max_deadline_s: PositiveFloat = Field(3600.0, description="Seconds that a call may take, whatever it asks.")
+    max_stall_s: PositiveFloat = Field(
+        60.0, description="Seconds for which the reader of a stream may take nothing before it is cut off."
+    )
     drain_notice_s: float = Field(
         0.0, ge=0, description="Seconds between NOT_SERVING and refusing calls, for balancers to notice."
     )

@@ -310,22 +310,43 @@ async def test_wrong_answer(wire: Any) -> None:
         assert (error.code, error.message) == ("INTERNAL", "internal error")
 
 
+class Pouring(Echo):
+    """Writes without end, whether anybody reads or not, and notes that it was ended."""
+
+    def __init__(self, wire: Any) -> None:
+        super().__init__(wire)
+        self.ended = asyncio.Event()
+
+    async def Count(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        try:
+            while True:
+                yield self.wire.ProbeResponse(text="x" * 60000)
+        finally:
+            self.ended.set()
+
+
 async def test_reader_that_leaves_a_blocked_writer(wire: Any) -> None:
     """A handler blocked in a write is cleaned up as soon as its reader leaves."""
-    ended = asyncio.Event()
-
-    class Pouring(Echo):
-        async def Count(self, request: Any, context: Any) -> AsyncIterator[Any]:
-            try:
-                while True:
-                    yield self.wire.ProbeResponse(text="x" * 60000)
-            finally:
-                ended.set()
-
-    async with serve(app_of(wire, Pouring(wire))) as address, connect(address, ALICE) as channel:
+    pouring = Pouring(wire)
+    async with serve(app_of(wire, pouring)) as address, connect(address, ALICE) as channel:
         call = wire.ProbeServiceStub(channel).Count(wire.ProbeRequest())
         await call.read()
         await asyncio.sleep(0.2)
-        assert not ended.is_set()
+        assert not pouring.ended.is_set()
         call.cancel()
-        await asyncio.wait_for(ended.wait(), 0.2)
+        await asyncio.wait_for(pouring.ended.wait(), 0.2)
+
+
+async def test_reader_that_stalls(wire: Any) -> None:
+    """Who takes nothing for longer than allowed is cut off with READER_STALLED; the handler does not wait for it."""
+    pouring = Pouring(wire)
+    settings = ServerSettings(**SETTINGS, max_stall_s=0.3)
+    async with serve(app_of(wire, pouring), settings) as address, connect(address, ALICE) as channel:
+        call = wire.ProbeServiceStub(channel).Count(wire.ProbeRequest())
+        await call.read()
+        await asyncio.wait_for(pouring.ended.wait(), 1.0)
+        with pytest.raises(errors.Aborted) as caught, peer_errors():
+            while await call.read() is not grpc.aio.EOF:
+                pass
+
+    assert (caught.value.reason, caught.value.metadata) == ("READER_STALLED", {"limit_s": "0.3"})

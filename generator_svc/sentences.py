@@ -10,6 +10,9 @@ _MAX_JOINED_CHARS = 500
 _FENCE = re.compile(r"[ \t]*(```|~~~)")
 _HEADING = re.compile(r"[ \t]{0,3}#{1,6}[ \t]+(?P<text>.*?)[ \t]*#*[ \t]*$")
 _ITEM = re.compile(r"[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t]+")
+# A short line by itself that ends like no statement: what is left of a heading, or of a question that was asked
+# often, where its marks are gone.
+_BARE_HEADING = re.compile(r"(?=.{1,80}$)\S+(?:\s+\S+){0,9}(?<![.!:;,…。！：；，])$")
 _TABLE_ROW = re.compile(r"[ \t]*\|.*\|[ \t]*$")
 # Horizontal rules, HTML comments and tags, template shortcodes: nothing that a reader reads.
 _NOISE = re.compile(r"[ \t]*(?:[-=_*]{3,}|<!--.*?-->|</?[a-zA-Z][^>]*>|\{\{.*?\}\})*[ \t]*$")
@@ -94,13 +97,19 @@ def _blocks(text: str) -> Iterator[_Block]:
         if block and kind in _GOES_ON[block.kind]:
             block.end = end
             continue
-        if block:
+        if block and kind == "gap" and _is_bare_heading(text, block):
+            heading = text[block.start : block.end].strip()
+        elif block:
             yield block
         if matched := _HEADING.match(text, start, end) if kind == "heading" else None:
             heading = matched["text"]
         block = None if kind in ("heading", "gap") else _Block(kind, start, end, heading)
     if block:
         yield block
+
+
+def _is_bare_heading(text: str, block: _Block) -> bool:
+    return block.kind == "text" and bool(_BARE_HEADING.match(text[block.start : block.end].strip()))
 
 
 def _lines(text: str) -> Iterator[tuple[str, int, int]]:

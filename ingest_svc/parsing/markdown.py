@@ -17,7 +17,11 @@ from ingest_svc.parsing.plain_text import decode
 
 _ANCHOR = re.compile(r"\s*\{#[^}]*\}\s*$")
 _ADMONITION = re.compile(r"^\[!(\w+)\]\s*")
-_BREAKS = {"softbreak": "\n", "hardbreak": "\n"}
+# A line that the source only wraps goes on after a space or, between Chinese or Japanese signs, after none.
+_WRAP = "\v"
+_BREAKS = {"softbreak": _WRAP, "hardbreak": "\n"}
+_CJK = r"\u3000-\u303f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uff00-\uffef"
+_WRAP_IN_CJK = re.compile(rf"(?<=[{_CJK}]){_WRAP}(?=[{_CJK}])")
 
 
 def parse(source: Source) -> Extract:
@@ -85,7 +89,8 @@ def _rows(table: SyntaxTreeNode) -> Iterator[str]:
 
 def _inline(node: SyntaxTreeNode) -> str:
     """The words of a block that holds inline content, without marks; of links and images their text."""
-    return "".join(_words(inner) for inner in node.walk(include_self=False)).strip()
+    text = "".join(_words(inner) for inner in node.walk(include_self=False))
+    return _WRAP_IN_CJK.sub("", text).replace(_WRAP, " ").strip()
 
 
 def _words(node: SyntaxTreeNode) -> str:

@@ -163,7 +163,7 @@ class VllmEngine:
         """The tokens as they are drawn; those that nobody took in time come joined."""
         progress = Progress(request.logprobs)
         prompt = await self._tokens(request.input)
-        with _engine_errors(request):
+        with _engine_errors("structured_output" if request.form else "sampling"):
             params = self._params(request, len(prompt))
             stream = self._llm.generate(
                 {"type": "token", "prompt_token_ids": prompt}, params, request.key, priority=request.priority
@@ -193,7 +193,7 @@ class VllmEngine:
         """The token ids of the whole prompt, however long."""
         if isinstance(given, Grounded):
             raise unsupported("grounded", "a language model takes a chat or a prompt")
-        with _engine_errors():
+        with _engine_errors("prompt" if isinstance(given, Prompt) else "chat"):
             if isinstance(given, Prompt):
                 (prompt,) = await self._llm.renderer.render_cmpl_async(
                     [{"prompt": given.text}], _unbounded(special_tokens=True)
@@ -279,13 +279,13 @@ def _structured(form: Form) -> Any:
 
 
 @contextmanager
-def _engine_errors(request: Request | None = None) -> Iterator[None]:
-    """Our errors for vLLM's: what it finds wrong with the request, and its own death."""
+def _engine_errors(field: str = "") -> Iterator[None]:
+    """Our errors for vLLM's: its own death, and what it finds wrong, in `field` where it names no other."""
     from vllm.exceptions import GracefulHTTPError, VLLMClientError
     from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
     table: dict[type[Exception], Any] = {
-        VLLMClientError: lambda error: _refused(error, request),
+        VLLMClientError: lambda error: _refused(error, field),
         GracefulHTTPError: engine_unavailable,
         EngineDeadError: engine_unavailable,
         EngineGenerateError: engine_unavailable,
@@ -294,10 +294,8 @@ def _engine_errors(request: Request | None = None) -> Iterator[None]:
         yield
 
 
-def _refused(error: Exception, request: Request | None) -> InvalidArgument:
-    parameter = getattr(error, "parameter", None)
-    default = "structured_output" if request and request.form else "chat"
-    return invalid(parameter or default, _SOURCE_PLACE.sub("", str(error)).strip())
+def _refused(error: Exception, field: str) -> InvalidArgument:
+    return invalid(getattr(error, "parameter", None) or field, _SOURCE_PLACE.sub("", str(error)).strip())
 
 
 def _too_long(prompt_tokens: int, max_tokens: int, limit: int) -> InvalidArgument:

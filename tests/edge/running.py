@@ -72,8 +72,7 @@ class Edge:
             return from_openai(await self.http.post("/v1/chat/completions", json=chat, headers=headers))
         path = {"rest": "/v1/answers", "sse": "/v1/answers:sse"}[surface]
         ask_json = MessageToDict(ask, preserving_proto_field_name=True)
-        body = {"ask": ask_json} if surface == "rest" else ask_json
-        return from_json(await self.http.post(path, json=body, headers=headers))
+        return from_json(await self.http.post(path, json=ask_json, headers=headers))
 
     async def _refused_grpc(self, ask: answers_pb2.AskRequest, headers: Mapping[str, str]) -> Refusal:
         try:

@@ -108,7 +108,7 @@ async def test_identity_headers_of_a_caller_are_stripped(edge: Edge, name: str) 
         ["ann"],
         ["ask search ingest admin"],
     )
-    body = {"ask": {"question": "q", "collection": "collections/handbook"}}
+    body = {"question": "q", "collection": "collections/handbook"}
     await edge.http.post("/v1/answers", json=body, headers=[*edge.bearer.items(), (name, "root")])
     assert "root" not in {value for _, value in edge.seen.metadata}
 

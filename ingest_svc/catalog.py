@@ -175,10 +175,10 @@ class Catalog(Protocol):
     async def remove_collection(self, tenant: str, id: str) -> None:
         """Forget a collection and its documents."""
 
-    async def accept(self, tenant: str, subject: str, document: Document) -> Document | None:
-        """Keep a document and queue the work on it, both or neither; the record it replaces.
+    async def accept(self, tenant: str, subject: str, document: Document, generation: str) -> bool:
+        """Keep a document in place of that generation ("" for none) and queue the work on it, both or neither.
 
-        Raises COLLECTION_NOT_FOUND.
+        False where another generation is kept. Raises COLLECTION_NOT_FOUND.
         """
 
     async def queue(self, tenant: str, subject: str, document: Document, job: str) -> None:

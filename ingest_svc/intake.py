@@ -122,21 +122,44 @@ class Intake:
         STORE_UNAVAILABLE.
         """
         document = _document(origin, admitted, upload)
-        before = await self._catalog.find_document(origin.tenant, document.collection, document.id)
-        if before and before.fingerprint == document.fingerprint and before.state is DocumentState.READY:
-            await upload.discard()
+        stored = False
+        while True:
+            before = await self._catalog.find_document(origin.tenant, document.collection, document.id)
+            known = await self._known(origin, before, document)
+            if known is not None:
+                await (self._remove_object(document) if stored else upload.discard())
+                return known
+            if not stored:
+                await self._store(document, upload, admitted.head.password)
+                stored = True
+            if await self._replace(origin, before, document):
+                return Accepted(document, unchanged=False)
+
+    async def _known(self, origin: Origin, before: Document | None, document: Document) -> Accepted | None:
+        """The document as it was given before, where that content is indexed or on its way there."""
+        if before is None or before.fingerprint != document.fingerprint or before.state is DocumentState.FAILED:
+            return None
+        if before.state is DocumentState.READY:
             return Accepted(before, unchanged=True)
-        if before and before.fingerprint == document.fingerprint and not before.state.ended:
-            await upload.discard()
-            return await self._join(origin, before)
+        # Who is at it goes on; a job that did not queue it is told of its end by an item of its own.
+        if origin.job not in ("", before.job):
+            await self._catalog.queue(origin.tenant, origin.subject, before, origin.job)
+        return Accepted(before, unchanged=False)
+
+    async def _replace(self, origin: Origin, before: Document | None, document: Document) -> bool:
+        """Keep the document in place of the one before; False where another call was faster."""
         document = _following(before, document)
+        generation = before.generation if before else ""
+        if not await self._catalog.accept(origin.tenant, origin.subject, document, generation):
+            return False
+        if before:
+            await self._remove_object(before)
+        return True
+
+    async def _store(self, document: Document, upload: Upload, password: str) -> None:
         await upload.store(document.object)
-        if admitted.head.password:
-            await self._unlock(document, admitted.head.password)
-        replaced = await self._catalog.accept(origin.tenant, origin.subject, document)
-        if replaced:
-            await self._remove_object(replaced)
-        return Accepted(document, unchanged=False)
+        if password:
+            await self._unlock(document, password)
 
     async def delete(self, tenant: str, collection: str, id: str) -> int:
         """Delete a document and say how many chunks went with it; a repeated call finishes one that broke off.
@@ -152,12 +175,6 @@ class Intake:
             await self._catalog.remove_document(tenant, document)
         await self._remove_object(document)
         return deleted
-
-    async def _join(self, origin: Origin, under_way: Document) -> Accepted:
-        """Leave the work to who is at it; a job that did not queue it is told of its end by an item of its own."""
-        if origin.job not in ("", under_way.job):
-            await self._catalog.queue(origin.tenant, origin.subject, under_way, origin.job)
-        return Accepted(under_way, unchanged=False)
 
     async def _withdrawn(self, tenant: str, collection: str, id: str) -> Document:
         """The document without a generation: who works on it sees that and stops."""

@@ -15,14 +15,17 @@ _Kept = TypeVar("_Kept", bound=Record)
 # Each kind of record is a hash from id to JSON with a sorted set of the ids, all of score 0, to list them by.
 DOCUMENT_WORK = shared_key("documents")
 
-# KEYS: collections, documents, document ids, work. ARGV: collection, id, record, then the fields of the work item.
+# KEYS: collections, documents, document ids, work.
+# ARGV: collection, id, generation to replace or '', record, then the fields of the work item.
 _ACCEPT = """
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return false end
-local before = redis.call('HGET', KEYS[2], ARGV[2])
-redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+local kept = redis.call('HGET', KEYS[2], ARGV[2])
+local generation = kept and cjson.decode(kept)['generation'] or ''
+if generation ~= ARGV[3] then return 0 end
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[4])
 redis.call('ZADD', KEYS[3], 0, ARGV[2])
-redis.call('XADD', KEYS[4], '*', unpack(ARGV, 4))
-return before or ''
+redis.call('XADD', KEYS[4], '*', unpack(ARGV, 5))
+return 1
 """
 # KEYS: records. ARGV: id, field, its value in the record kept, the new record.
 _REPLACE = """
@@ -94,15 +97,15 @@ class RedisCatalog:
                 pipeline.delete(*_documents(tenant, id))
                 await pipeline.execute()
 
-    async def accept(self, tenant: str, subject: str, document: Document) -> Document | None:
+    async def accept(self, tenant: str, subject: str, document: Document, generation: str) -> bool:
         keys = [_collections(tenant)[0], *_documents(tenant, document.collection), DOCUMENT_WORK]
         fields = chain.from_iterable(_work(tenant, subject, document, document.job).items())
-        args = [document.collection, document.id, document.model_dump_json(), *fields]
+        args = [document.collection, document.id, generation, document.model_dump_json(), *fields]
         with store_errors():
-            before = await self._accept(keys=keys, args=args)
-        if before is None:
+            accepted = await self._accept(keys=keys, args=args)
+        if accepted is None:
             raise _no_collection(document.collection)
-        return Document.model_validate_json(before) if before else None
+        return bool(accepted)
 
     async def queue(self, tenant: str, subject: str, document: Document, job: str) -> None:
         with store_errors():

@@ -13,12 +13,12 @@ from gateway.models import Models
 from gateway.peers import EmbedderPeer, GeneratorPeer, IngestPeer, RetrieverPeer, ServerPeer
 from gateway.redis_answers import RedisAnswers, RedisFeedback
 from gateway.redis_sessions import RedisSessions
-from gateway.redis_store import open_redis
 from gateway.relaying import Pace
 from gateway.service import AnswerService, FeedbackService, MeshService, SessionService
 from gateway.service_openai import OpenAIService
 from gateway.settings import Settings
 from meshkit.channel import open_channel
+from meshkit.redis_store import open_redis
 from meshkit.server import App, Registration
 from ragmesh.embedder.v1 import embedder_pb2
 from ragmesh.gateway.v1 import (

@@ -9,8 +9,8 @@ from redis.asyncio import Redis
 
 from gateway.answers import Answer
 from gateway.feedback import Feedback
-from gateway.redis_store import store_errors
 from meshkit.identity import Identity
+from meshkit.redis_store import store_errors
 
 _ANSWER = TypeAdapter(Answer)
 _FEEDBACK = TypeAdapter(Feedback)

@@ -8,9 +8,9 @@ from typing import cast
 from pydantic import TypeAdapter
 from redis.asyncio import Redis
 
-from gateway.redis_store import store_errors
 from gateway.sessions import TITLE_CHARS, Page, Session, Turn
 from meshkit.identity import Identity
+from meshkit.redis_store import store_errors
 
 _TURN = TypeAdapter(Turn)
 

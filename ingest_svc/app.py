@@ -22,15 +22,16 @@ from ingest_svc.pipeline import Pipeline, PipelineLimits
 from ingest_svc.recursive_chunking import RecursiveStrategy
 from ingest_svc.redis_catalog import DOCUMENT_WORK, RedisCatalog
 from ingest_svc.redis_jobs import JOB_WORK, RedisJobs
+from ingest_svc.redis_locks import RedisLocks
 from ingest_svc.redis_progress import RedisProgress, open_redis_progress
 from ingest_svc.redis_queue import RedisQueue
-from ingest_svc.redis_store import RedisLocks, answers, open_redis
 from ingest_svc.service import ChunkingService, CollectionService, DocumentService, JobService
 from ingest_svc.settings import Settings
 from ingest_svc.uploading import Uploading
 from ingest_svc.work import Pace, open_workers
 from meshkit.admission import Permits
 from meshkit.channel import open_channel
+from meshkit.redis_store import answers, open_redis
 from meshkit.server import App, Registration
 from ragmesh.ingest.v1 import (
     chunking_pb2,

@@ -7,8 +7,9 @@ from typing import Any, TypeVar, cast
 from redis.asyncio import Redis
 
 from ingest_svc.catalog import Collection, Document, Record, Request
-from ingest_svc.redis_store import shared_key, store_errors, tenant_key
+from ingest_svc.redis_locks import shared_key, tenant_key
 from meshkit.errors import InvalidArgument, not_found
+from meshkit.redis_store import store_errors
 
 _Kept = TypeVar("_Kept", bound=Record)
 

@@ -10,8 +10,9 @@ from ingest_svc.catalog import Request, now
 from ingest_svc.failure import Failure
 from ingest_svc.jobs import DocumentFailure, Job, JobCounts, JobState, Settled
 from ingest_svc.redis_catalog import made_by
-from ingest_svc.redis_store import shared_key, store_errors, tenant_key
+from ingest_svc.redis_locks import shared_key, tenant_key
 from meshkit.errors import ResourceExhausted, not_found
+from meshkit.redis_store import store_errors
 
 JOB_WORK = shared_key("jobs")
 _MAX_FAILURES = 100

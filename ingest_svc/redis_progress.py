@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from ingest_svc.progress import Progress
-from ingest_svc.redis_store import shared_key
+from ingest_svc.redis_locks import shared_key
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from ingest_svc.redis_store import store_errors
 from ingest_svc.work import Taken, WorkItem
+from meshkit.redis_store import store_errors
 
 _GROUP = "workers"
 

@@ -144,6 +144,9 @@ async def _answering(context: Context) -> AsyncIterator[None]:
         await _abort(context, error)
     except grpc.aio.AioRpcError as error:
         await _abort(context, status.from_rpc_error(error))
+    except grpc.aio.InternalError as error:
+        # A message could not be written: its reader is gone, and the cancellation that says so is on its way.
+        raise asyncio.CancelledError from error
     except Exception as error:
         if _unwritten(error, context):
             await _abort(context, _unimplemented())

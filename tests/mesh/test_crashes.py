@@ -38,14 +38,16 @@ async def ask_until(mesh: Mesh, stop: asyncio.Event, ends: Counter[str]) -> None
 
 
 async def until_well(mesh: Mesh) -> float:
-    """Seconds until a question is answered in full, with nothing left out, and documents can be listed."""
+    """Seconds until a question is answered and a search made in full, and documents can be listed."""
     began = time.perf_counter()
     while True:
         try:
             async with client(mesh, timeout_s=5) as caller:
                 answer = await caller.ask_once(QUESTION, COLLECTION)
+                found = await caller.search(QUESTION, COLLECTION)
                 listed = [document async for document in caller.list_documents(COLLECTION)]
-                if answer.citations and not answer.degradations and len(listed) >= len(PAGES):
+                left_out = [*answer.degradations, *found.degradations]
+                if answer.citations and found.hits and not left_out and len(listed) >= len(PAGES):
                     return time.perf_counter() - began
         except RagmeshError:
             await asyncio.sleep(0.1)

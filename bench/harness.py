@@ -195,12 +195,19 @@ def _median(metric: str, subject: str, readings: Sequence[Reading]) -> Row:
 
 
 def _table(name: str, rows: Sequence[Row], floor: str | None) -> Table:
-    table = Table(title=f"{name}: {machine()}")
-    for column in ("metric", "subject", "value", "unit", "to the floor", "rounds"):
-        table.add_column(column, justify="right" if column in {"value", "to the floor", "rounds"} else "left")
-    floors = {row.metric: row.value for row in rows if row.subject == floor}
-    for row in rows:
-        base = floors.get(row.metric)
-        ratio = f"{row.value / base:.2f}" if base else ""
-        table.add_row(row.metric, row.subject, f"{row.value:.3f}", row.unit, ratio, str(row.rounds))
+    """A row a metric, a column a subject, and beside each figure its ratio to the floor."""
+    subjects = list(dict.fromkeys(row.subject for row in rows))
+    table = Table(title=f"{name}: {machine()}, medians of {max(row.rounds for row in rows)} rounds")
+    table.add_column("metric", no_wrap=True)
+    for subject in subjects:
+        table.add_column(subject, justify="right")
+    for metric in dict.fromkeys(row.metric for row in rows):
+        figures = {row.subject: row.value for row in rows if row.metric == metric}
+        table.add_row(metric, *(_cell(figures.get(subject), figures.get(floor or "")) for subject in subjects))
     return table
+
+
+def _cell(value: float | None, base: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.2f} ({value / base:.2f}x)" if base else f"{value:,.2f}"

@@ -75,11 +75,11 @@ class MeshChannel(grpc.aio.Channel):
 
     def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
         """A callable for a method with a stream of requests and one response."""
-        return self._carrying(self._channel.stream_unary(*args, **kwargs))
+        return self._carrying(_peers_own_status(self._channel.stream_unary(*args, **kwargs)))
 
     def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
         """A callable for a method with streams both ways."""
-        return self._carrying(self._channel.stream_stream(*args, **kwargs))
+        return self._carrying(_peers_own_status(self._channel.stream_stream(*args, **kwargs)))
 
     def _carrying(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def carrying(
@@ -137,6 +137,34 @@ class MeshChannel(grpc.aio.Channel):
     async def channel_ready(self) -> None:
         """Return when the connection is ready."""
         await self._channel.channel_ready()
+
+
+def _peers_own_status(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Calls that end with the status that the peer sent, also where it came while a message was being written."""
+
+    def made(*args: Any, **kwargs: Any) -> Any:
+        call = make(*args, **kwargs)
+        call._cython_call = _Core(call._cython_call)  # noqa: SLF001 - nothing public reaches it
+        return call
+
+    return made
+
+
+class _Core:
+    """gRPC's core of a call, less one thing; lives as long as the call.
+
+    Where a message cannot be written any more, because the peer has refused the call, grpc.aio sets INTERNAL as its
+    status and forgets the peer's. Without that the failed write waits for the peer's status and raises it.
+    """
+
+    def __init__(self, core: Any) -> None:
+        self._core = core
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+    def set_internal_error(self, _details: str) -> None:
+        """Leave the status to the peer."""
 
 
 def _options(settings: ChannelSettings) -> list[tuple[str, Any]]:

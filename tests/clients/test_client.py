@@ -84,6 +84,17 @@ async def test_errors_carry_reason_and_violations(mesh: SmallMesh) -> None:
     assert refused.value.reason == "IDENTITY_INVALID"
 
 
+async def test_an_upload_that_is_refused_says_why(mesh: SmallMesh) -> None:
+    """A refusal that comes while bytes are being sent is told, each time, not covered by the failed write."""
+    reasons = []
+    for _ in range(40):
+        async with Client(mesh.address, "forged") as client:
+            with pytest.raises(NotAllowedError) as refused:
+                [step async for step in client.upload(b"x" * 600_000, "handbook", uri="x.txt")]
+        reasons.append(refused.value.reason)
+    assert set(reasons) == {"IDENTITY_INVALID"}
+
+
 async def test_nothing_listening_is_unavailable() -> None:
     """A mesh that is not there raises UNAVAILABLE within the time allowed."""
     async with Client("127.0.0.1:9", TOKEN, timeout_s=5) as client, asyncio.timeout(5):

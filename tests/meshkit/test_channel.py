@@ -107,6 +107,33 @@ async def test_no_time_left(wire: Any) -> None:
     assert back.calls == 0
 
 
+@pytest.mark.parametrize("kind", ["client_stream", "bidi_stream"])
+async def test_refusal_during_a_write(wire: Any, kind: str) -> None:
+    """A peer that refuses while messages are being sent is heard, each time, over the write that failed."""
+
+    async def large(channel: grpc.aio.Channel) -> None:
+        async def requests() -> AsyncIterator[Any]:
+            for _ in range(5):
+                yield wire.ProbeRequest(text="x" * 200_000)
+
+        stub = wire.ProbeServiceStub(channel)
+        with peer_errors("back"):
+            if kind == "client_stream":
+                await stub.Collect(requests())
+            else:
+                async for _ in stub.Chat(requests()):
+                    pass
+
+    reasons = set()
+    async with serve(app_of(wire, Echo(wire))) as address:
+        for _ in range(40):
+            async with connect(address) as stranger:
+                with pytest.raises(errors.Unauthenticated) as refused:
+                    await large(stranger)
+            reasons.add(refused.value.reason)
+    assert reasons == {"IDENTITY_MISSING"}
+
+
 async def test_own_timeout(wire: Any) -> None:
     """A timeout given with a call shortens the current deadline and never lengthens it."""
     async with serve(app_of(wire, Telling(wire, remaining_s))) as address, connect(address, ALICE) as channel:

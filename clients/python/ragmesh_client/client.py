@@ -34,7 +34,7 @@ from ragmesh.ingest.v1 import (
 )
 from ragmesh.retriever.v1 import retriever_pb2, retriever_pb2_grpc
 from ragmesh_client import uploads
-from ragmesh_client.errors import cut_off, translated
+from ragmesh_client.errors import cut_off, keep_servers_status, translated
 from ragmesh_client.events import Event, Failed, Final, from_proto
 from ragmesh_client.settings import find_access
 
@@ -265,6 +265,7 @@ class Client:
         call = self._documents.UploadDocument(
             uploads.messages(head, content), timeout=timeout_s, metadata=self._metadata
         )
+        keep_servers_status(call)
         async with aclosing(_drained(call)) as responses:
             async for response in responses:
                 yield response.progress

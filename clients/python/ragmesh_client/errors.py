@@ -101,6 +101,29 @@ def translated() -> Iterator[None]:
         raise from_rpc_error(error) from error
 
 
+def keep_servers_status(call: Any) -> None:
+    """Let a call that sends a stream end with the server's status, also where that came during a write.
+
+    Where a message cannot be written any more, because the server has refused the call, grpc.aio sets INTERNAL as the
+    call's status and forgets the server's. Without that the failed write waits for the server's status and raises it.
+    """
+    if hasattr(call, "_cython_call"):
+        call._cython_call = _Core(call._cython_call)  # noqa: SLF001 - nothing public reaches it
+
+
+class _Core:
+    """gRPC's core of a call, but for the status of a failed write; lives as long as the call."""
+
+    def __init__(self, core: Any) -> None:
+        self._core = core
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+    def set_internal_error(self, _details: str) -> None:
+        """Leave the status to the server."""
+
+
 def from_rpc_error(error: grpc.aio.AioRpcError) -> RagmeshError:
     """The error of a failed call.
 

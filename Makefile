@@ -66,9 +66,13 @@ fmt: $(VENV)/.lint ## Format the Python code and apply the safe fixes.
 
 # --- Measuring --------------------------------------------------------------------------------------
 
-.PHONY: bench-mesh
+.PHONY: bench-mesh bench-extractive
 bench-mesh: $(VENV)/.bench gen ## Measure what each hop adds to the first token and to every later one.
 	$(PYTHON) -m bench.mesh
+
+FOLDER := ../shared/data/squad-dev10
+bench-extractive: $(VENV)/.bench gen ## Measure how often the extractive engine's first quote holds the answer. FOLDER=... names the questions.
+	$(PYTHON) -m bench.extractive $(FOLDER)
 
 # --- Installing -------------------------------------------------------------------------------------
 # One environment grows by need; each stamp in it says which extras it holds, at the versions of requirements.lock.

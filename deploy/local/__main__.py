@@ -21,10 +21,11 @@ from deploy.local.services import serves
 from deploy.local.settings import LocalSettings
 
 _DOWN_POLL_S = 0.1
+_INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command; exits with 0 where it did what was asked, 1 where it failed, 2 for bad settings."""
+    """Run the command; exits with 0 when done, 1 when it failed, 130 when interrupted and 2 for bad settings."""
     parser = argparse.ArgumentParser(prog="python -m deploy.local", description="The mesh on this machine.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="start the mesh and keep it up until Ctrl-C or `down`")
@@ -34,8 +35,10 @@ def main() -> None:
     command = parser.parse_args().command
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     run = {"up": _up, "down": _down, "status": _status, "demo": _demo}[command]
+    # Who interrupts `up` ends it as it is meant to end.
+    interrupted = 0 if command == "up" else _INTERRUPTED
     try:
-        sys.exit(asyncio.run(_until_signalled(run(_settings()))))
+        sys.exit(asyncio.run(_until_signalled(run(_settings()), interrupted)))
     except StartError as error:
         sys.exit(str(error))
 
@@ -51,15 +54,18 @@ def _settings() -> LocalSettings:
         sys.exit(2)
 
 
-async def _until_signalled(command: Coroutine[Any, Any, int]) -> int:
-    """Run the command; the first SIGTERM or Ctrl-C cancels it, which drains the mesh, and a second hurries that."""
+async def _until_signalled(command: Coroutine[Any, Any, int], interrupted: int) -> int:
+    """Run the command; the first SIGTERM or Ctrl-C cancels it, which drains the mesh, and a second hurries that.
+
+    Returns the command's exit code, or `interrupted`.
+    """
     task = asyncio.ensure_future(command)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
     with suppress(asyncio.CancelledError):
         return await task
-    return 0
+    return interrupted
 
 
 async def _up(settings: LocalSettings) -> int:

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -16,24 +17,27 @@ HOST = "127.0.0.1"
 _FREE_RANGE = range(20_000, 32_000)
 
 
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
 class Ports(BaseModel):
     """The ports of the mesh, all on the loopback; 0 takes a free one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    edge: int = 8080
-    admin: int = 9901
-    redis: int = 6390
-    gateway: int = 50051
-    retriever: int = 50052
-    generator: int = 50053
-    embedder: int = 50054
-    ingest: int = 50055
-    gateway_metrics: int = 9101
-    retriever_metrics: int = 9102
-    generator_metrics: int = 9103
-    embedder_metrics: int = 9104
-    ingest_metrics: int = 9105
+    edge: Port = 8080
+    admin: Port = 9901
+    redis: Port = 6390
+    gateway: Port = 50051
+    retriever: Port = 50052
+    generator: Port = 50053
+    embedder: Port = 50054
+    ingest: Port = 50055
+    gateway_metrics: Port = 9101
+    retriever_metrics: Port = 9102
+    generator_metrics: Port = 9103
+    embedder_metrics: Port = 9104
+    ingest_metrics: Port = 9105
 
     @classmethod
     def free(cls) -> "Ports":

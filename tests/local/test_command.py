@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from deploy.local import redis_server, state
@@ -29,11 +31,13 @@ async def _command(word: str, **environment: str) -> tuple[int, str, str]:
     return process.returncode or 0, output.decode(), errors.decode()
 
 
-async def test_a_bad_setting_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "value"), [("STOP_TIMEOUT_S", "-1"), ("PORTS__EDGE", "99999")])
+async def test_a_bad_setting_is_named(tmp_path: Path, name: str, value: str) -> None:
     """Exit code 2 and the variable's name."""
-    code, _, errors = await _command("up", RAGMESH_LOCAL_DATA_DIR=str(tmp_path), RAGMESH_LOCAL_STOP_TIMEOUT_S="-1")
+    bad = {f"RAGMESH_LOCAL_{name}": value}
+    code, _, errors = await _command("up", RAGMESH_LOCAL_DATA_DIR=str(tmp_path), **bad)
     assert code == 2
-    assert errors.startswith("RAGMESH_LOCAL_STOP_TIMEOUT_S: ")
+    assert errors.startswith(f"RAGMESH_LOCAL_{name}: ")
     assert len(errors.splitlines()) == 1
 
 
@@ -121,3 +125,27 @@ async def _redis(port: int, command: str) -> str:
         writer.close()
         await writer.wait_closed()
     return line.decode().strip()
+
+
+async def test_an_interrupted_demo_says_so_by_its_exit_code(tmp_path: Path) -> None:
+    """Ctrl-C in the middle of the demo ends it with 130, and nothing that it started is left."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "deploy.local", "demo"),
+        env={**os.environ, "RAGMESH_LOCAL_DATA_DIR": str(tmp_path)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(50):
+        assert b"redis" in await process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 130
+    commands = map(_words, psutil.process_iter())
+    left = [words for words in commands if str(tmp_path) in " ".join(words)]
+    assert left == []
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []

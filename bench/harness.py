@@ -123,15 +123,6 @@ def commit() -> str:
     return described.stdout.strip()
 
 
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The value below which `percent` of the values lie, linear between neighbours; `values` is not empty."""
-    ordered = sorted(values)
-    place = (len(ordered) - 1) * percent / 100
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
-
-
 @dataclass(frozen=True)
 class Usage:
     """What a process and its children used while they were watched."""

@@ -1,0 +1,56 @@
+"""What the mesh keeps of its work, by the Python client: answers, feedback, conversations, documents."""
+
+from __future__ import annotations
+
+import pytest
+
+from deploy.local.mesh import Mesh
+from ragmesh.gateway.v1 import feedback_pb2
+from ragmesh_client import NotFoundError
+from tests.mesh.conftest import COLLECTION, client
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
+QUESTION = "How many days of paid leave does an employee have?"
+
+
+async def test_an_answer_is_kept_and_takes_feedback(mesh: Mesh) -> None:
+    """An answer can be read again as it was given, and a thumb on it names it."""
+    async with client(mesh) as caller:
+        given = await caller.ask_once(QUESTION, COLLECTION)
+        kept = await caller.get_answer(given.name)
+        feedback = await caller.give_feedback(given.name, up=True, comment="right")
+    assert (kept.text, list(kept.citations)) == (given.text, list(given.citations))
+    assert feedback.name.startswith(f"{given.name}/feedback/")
+    assert (feedback.rating, feedback.comment) == (feedback_pb2.Feedback.RATING_UP, "right")
+
+
+async def test_a_conversation_is_kept_until_it_is_deleted(mesh: Mesh) -> None:
+    """Two questions of one session are its turns, in order; once deleted it is gone."""
+    async with client(mesh) as caller:
+        for question in (QUESTION, "May parents take unpaid leave?"):
+            await caller.ask_once(question, COLLECTION, session="kept")
+        session = await caller.get_session("kept")
+        listed = [found.name async for found in caller.list_sessions()]
+        await caller.delete_session("kept")
+        with pytest.raises(NotFoundError) as gone:
+            await caller.get_session("kept")
+    assert [turn.question for turn in session.turns] == [QUESTION, "May parents take unpaid leave?"]
+    assert session.name in listed
+    assert gone.value.reason == "SESSION_NOT_FOUND"
+
+
+async def test_a_deleted_document_is_not_found_again(mesh: Mesh) -> None:
+    """A document can be read by its name, and once deleted neither its record nor its words are found."""
+    async with client(mesh) as caller:
+        await caller.create_collection("records")
+        page = b"# Lantern\n\nThe lantern hangs by the gate.\n"
+        steps = [step async for step in caller.upload(page, "records", uri="lantern.md")]
+        name = steps[-1].document
+        document = await caller.get_document(name)
+        deleted = await caller.delete_document(name)
+        with pytest.raises(NotFoundError):
+            await caller.get_document(name)
+        hits = (await caller.search("lantern", "records")).hits
+        await caller.delete_collection("records")
+    assert (document.title, document.chunk_count) == ("Lantern", deleted)
+    assert list(hits) == []

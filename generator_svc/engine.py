@@ -25,7 +25,10 @@ class FinishReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What an engine says of itself; `max_model_tokens` bounds prompt and output together, 0 for no bound."""
+    """What an engine says of itself; `max_model_tokens` bounds prompt and output together, 0 for no bound.
+
+    `cache_tokens` is how many tokens its KV cache holds, 0 where it has none or does not say.
+    """
 
     model: str
     kind: EngineKind
@@ -33,6 +36,8 @@ class Card:
     description: str
     max_model_tokens: int = 0
     structured_output: bool = False
+    cache_tokens: int = 0
+    lora_adapters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +125,33 @@ class Request:
     n: int = 1
     logprobs: int = 0
     priority: int = 0
+    lora_adapter: str = ""
     ignore_eos: bool = False
 
     @property
     def key(self) -> str:
         """What tells it from all others: ids are chosen by callers, and two owners may choose the same."""
         return f"{self.owner}/{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A request that its engine has read and found right.
+
+    `prompt_tokens` and `max_tokens` (of each sequence) are 0 where the engine does not count; `arrived_s` is of
+    `time.monotonic`; `payload` is the engine's own form of the request.
+    """
+
+    request: Request
+    arrived_s: float
+    prompt_tokens: int = 0
+    max_tokens: int = 0
+    payload: Any = None
+
+    @property
+    def tokens(self) -> int:
+        """The tokens that it comes to at most: the prompt, which its sequences share, and all outputs."""
+        return self.prompt_tokens + self.request.n * self.max_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +217,10 @@ class Engine(Protocol):
     def cache_use(self) -> float:
         """The share of its KV cache in use, 0 to 1."""
 
-    def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+    async def prepare(self, request: Request) -> Work:
+        """Read the request; raises InvalidArgument, PROMPT_TOO_LONG among them, before it waits for anything."""
+
+    def generate(self, work: Work) -> AsyncGenerator[Delta, None]:
         """The deltas in the order in which they are made; closing the generator frees what the request held.
 
         Deltas that nobody has taken yet may be joined, so a slow reader costs no memory beyond its text.

@@ -16,6 +16,7 @@ from generator_svc.engine import (
     Request,
     Stage,
     Usage,
+    Work,
     unsupported,
 )
 from generator_svc.evidence import Candidate, choose, weigh
@@ -36,10 +37,14 @@ class ExtractiveEngine:
         self.cache_use = 0.0
         self._min_support = min_support
 
-    async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+    async def prepare(self, request: Request) -> Work:
+        """The request as it is; raises InvalidArgument for what only a language model does."""
+        return Work(request, time.monotonic(), payload=_grounded(request))
+
+    async def generate(self, work: Work) -> AsyncGenerator[Delta, None]:
         """The quotes, word by word, each followed by its passage's number as `[n]`; no text where it abstains."""
-        arrived_s = time.monotonic()
-        given = _grounded(request)
+        request, arrived_s = work.request, work.arrived_s
+        given: Grounded = work.payload
         chosen = await asyncio.to_thread(self._choose, given)
         weighed_s = time.monotonic()
         words = _words(_cut(_answer(chosen), request.stop))

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 
-from generator_svc.engine import Delta, Engine, Request
+from generator_svc.engine import Delta, Engine, Request, Work
 from meshkit.admission import Permits
 from meshkit.errors import Aborted, AlreadyExists, invalid
 
@@ -56,7 +56,7 @@ class Generator:
         async with AsyncExitStack() as held:
             for _ in range(self._sequences(request)):
                 await held.enter_async_context(self._permits.take())
-            generation = held.enter_context(self._registered(request))
+            generation = held.enter_context(self._registered(await self.engine.prepare(request)))
             async with aclosing(generation.deltas()) as deltas:
                 async for delta in deltas:
                     self._rate.add(delta.tokens)
@@ -88,11 +88,12 @@ class Generator:
         return request.n
 
     @contextmanager
-    def _registered(self, request: Request) -> Iterator["_Generation"]:
+    def _registered(self, work: Work) -> Iterator["_Generation"]:
+        request = work.request
         if request.key in self._generations:
             message = "a generation of this id is running"
             raise AlreadyExists("GENERATION_EXISTS", message, metadata={"generation": request.id})
-        generation = _Generation(self.engine, request, self._freed)
+        generation = _Generation(self.engine, work, self._freed)
         self._generations[request.key] = generation
         try:
             yield generation
@@ -103,9 +104,9 @@ class Generator:
 class _Generation:
     """One request on the engine: one task reads it, any task may abort it."""
 
-    def __init__(self, engine: Engine, request: Request, freed: Callable[[float], None]) -> None:
-        self.outstanding = (request.max_tokens or engine.card.max_model_tokens) * request.n
-        self._stream = engine.generate(request)
+    def __init__(self, engine: Engine, work: Work, freed: Callable[[float], None]) -> None:
+        self.outstanding = work.max_tokens * work.request.n
+        self._stream = engine.generate(work)
         self._freed = freed
         # How an abort finds the reader: waiting for the engine, which the abort then ends, or busy with a delta.
         self._waiting: asyncio.Timeout | None = None

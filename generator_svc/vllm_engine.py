@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,7 @@ from generator_svc.engine import (
     Message,
     Prompt,
     Request,
+    Work,
     unsupported,
 )
 from generator_svc.vllm_outputs import Progress, engine_unavailable
@@ -152,6 +154,7 @@ class VllmEngine:
             description="A language model, run by vLLM.",
             max_model_tokens=llm.model_config.max_model_len,
             structured_output=True,
+            cache_tokens=_cache_tokens(llm.vllm_config.cache_config),
         )
 
     @property
@@ -159,12 +162,20 @@ class VllmEngine:
         """As of the engine's last step."""
         return self._gauge.use
 
-    async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
-        """The tokens as they are drawn; those that nobody took in time come joined."""
-        progress = Progress(request.logprobs)
+    async def prepare(self, request: Request) -> Work:
+        """The prompt's token ids and vLLM's parameters; raises PROMPT_TOO_LONG with the numbers."""
+        arrived_s = time.monotonic()
         prompt = await self._tokens(request.input)
-        with _engine_errors("structured_output" if request.form else "sampling"):
-            params = self._params(request, len(prompt))
+        max_tokens = self._max_tokens(request, len(prompt))
+        with _engine_errors(_blamed(request)):
+            payload = (prompt, self._params(request, max_tokens))
+        return Work(request, arrived_s, len(prompt), max_tokens, payload)
+
+    async def generate(self, work: Work) -> AsyncGenerator[Delta, None]:
+        """The tokens as they are drawn; those that nobody took in time come joined."""
+        request, progress = work.request, Progress(work)
+        prompt, params = work.payload
+        with _engine_errors(_blamed(request)):
             stream = self._llm.generate(
                 {"type": "token", "prompt_token_ids": prompt}, params, request.key, priority=request.priority
             )
@@ -185,7 +196,7 @@ class VllmEngine:
     async def warm_up(self) -> None:
         """Draw one token: the first request takes seconds, and no caller's should be it."""
         request = Request("warm-up", Prompt("."), max_tokens=1)
-        async with aclosing(self.generate(request)) as deltas:
+        async with aclosing(self.generate(await self.prepare(request))) as deltas:
             async for _ in deltas:
                 pass
 
@@ -214,13 +225,16 @@ class VllmEngine:
         arguments = {**chat.template_arguments, "add_generation_prompt": True}
         return ChatParams(chat_template=self._chat_template, chat_template_kwargs=arguments)
 
-    def _params(self, request: Request, prompt_tokens: int) -> "SamplingParams":
-        from vllm.sampling_params import RequestOutputKind, SamplingParams
-
+    def _max_tokens(self, request: Request, prompt_tokens: int) -> int:
         limit = self.card.max_model_tokens
         max_tokens = request.max_tokens or max(limit - prompt_tokens, 1)
         if prompt_tokens + max_tokens > limit:
             raise _too_long(prompt_tokens, request.max_tokens, limit)
+        return max_tokens
+
+    def _params(self, request: Request, max_tokens: int) -> "SamplingParams":
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+
         given = {name: value for name, value in asdict(request.sampling).items() if value is not None}
         return SamplingParams(
             **{**self._defaults, **given},
@@ -292,6 +306,16 @@ def _engine_errors(field: str = "") -> Iterator[None]:
     }
     with map_exceptions(table):
         yield
+
+
+def _blamed(request: Request) -> str:
+    """The field that is wrong where vLLM names none."""
+    return "structured_output" if request.form else "sampling"
+
+
+def _cache_tokens(config: Any) -> int:
+    """What the engine reported of its KV cache when it started."""
+    return (config.num_gpu_blocks or 0) * config.block_size
 
 
 def _refused(error: Exception, field: str) -> InvalidArgument:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from generator_svc.engine import Delta, FinishReason, Logprobs, Stage, TokenLogprob, Usage
+from generator_svc.engine import Delta, FinishReason, Logprobs, Stage, TokenLogprob, Usage, Work
 from meshkit.errors import Unavailable
 
 _FINISHES = {None: None, "stop": FinishReason.STOP, "length": FinishReason.LENGTH}
@@ -18,10 +18,9 @@ def engine_unavailable(_error: Exception | None = None) -> Unavailable:
 class Progress:
     """What one request has had so far; lives as long as its stream."""
 
-    def __init__(self, logprobs: int) -> None:
-        """`logprobs` is how many of the likeliest tokens were asked for."""
-        self._top = logprobs
-        self._arrived_s = time.monotonic()
+    def __init__(self, work: Work) -> None:
+        self._top = work.request.logprobs
+        self._arrived_s = work.arrived_s
         self._first_s = 0.0
         self._completion_tokens = 0
 
@@ -53,7 +52,7 @@ class Progress:
             return (first_token,)
         return (
             first_token,
-            self._stage("queue", times.queued_ts, times.scheduled_ts),
+            self._stage("queue", self._arrived_s, times.scheduled_ts),
             self._stage("prefill", times.scheduled_ts, times.first_token_ts),
             self._stage("decode", times.first_token_ts, times.last_token_ts),
         )

@@ -157,8 +157,9 @@ async def _answering(context: Context) -> AsyncIterator[None]:
 
 async def _abort(context: Context, error: MeshError) -> NoReturn:
     answer = status.to_status(error)
-    trailer = (status.DETAILS_KEY, answer.SerializeToString())
-    await context.abort(status.grpc_code(error), answer.message, (trailer,))
+    details = (status.DETAILS_KEY, answer.SerializeToString())
+    # Trailers that the servicer has set, a load report for instance, go with the error.
+    await context.abort(status.grpc_code(error), answer.message, (*(context.trailing_metadata() or ()), details))
 
 
 def _unwritten(error: Exception, context: Context) -> bool:

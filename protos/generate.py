@@ -15,7 +15,7 @@ PROTOS = Path(__file__).resolve().parent
 VENDORED = PROTOS / "third_party"
 
 # No published package carries these stubs; google.api and google.rpc come from googleapis-common-protos.
-VALIDATE = VENDORED / "buf/validate/validate.proto"
+STUBLESS = [VENDORED / "buf/validate/validate.proto", VENDORED / "xds/data/orca/v3/orca_load_report.proto"]
 
 # Envoy turns google.rpc.Status into JSON only with the messages of its details in the descriptor set.
 ERROR_DETAILS = VENDORED / "google/rpc/error_details.proto"
@@ -35,7 +35,7 @@ def main(out: Path) -> None:
 
 
 def _write_stubs(contract: list[Path], out: Path) -> None:
-    _protoc([f"--python_out={out}", f"--mypy_out=quiet:{out}"], [*contract, VALIDATE])
+    _protoc([f"--python_out={out}", f"--mypy_out=quiet:{out}"], [*contract, *STUBLESS])
     services = [proto for proto in contract if re.search(r"^service ", proto.read_text(), re.MULTILINE)]
     _protoc([f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet,only_async:{out}"], services)
 

@@ -1,9 +1,10 @@
 """An engine whose pace the test sets."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 
-from generator_svc.engine import Card, Chat, Delta, EngineKind, FinishReason, Prompt, Request, Usage
+from generator_svc.engine import Card, Chat, Delta, EngineKind, FinishReason, Prompt, Request, Usage, Work
 from meshkit.errors import Unavailable
 
 
@@ -17,7 +18,11 @@ class PacedEngine:
         self.alive = True
         self.pause_s = pause_s
 
-    async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+    async def prepare(self, request: Request) -> Work:
+        return Work(request, time.monotonic(), prompt_tokens=1, max_tokens=request.max_tokens)
+
+    async def generate(self, work: Work) -> AsyncGenerator[Delta, None]:
+        request = work.request
         self.running.add(request.key)
         try:
             for number in range(request.max_tokens):

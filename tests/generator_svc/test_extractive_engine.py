@@ -33,7 +33,8 @@ def _asked(question: str = QUESTION, passages: tuple[Passage, ...] = PASSAGES, *
 
 
 async def _deltas(request: Request) -> list[Delta]:
-    return [delta async for delta in _engine().generate(request)]
+    engine = _engine()
+    return [delta async for delta in engine.generate(await engine.prepare(request))]
 
 
 async def test_it_quotes_word_by_word_and_cites() -> None:

@@ -201,7 +201,7 @@ class Course:
         if model.max_model_tokens:
             count = partial(self._parts.generator.count_tokens, model.name)
             parts = await fitted(parts, count, model.max_model_tokens - reserved)
-        return Generation(model.name, chat(parts), writing, reserved), len(parts.passages)
+        return Generation(model.name, chat(parts), writing, reserved, self._answer.session), len(parts.passages)
 
     def _reserved_tokens(self, model: Model) -> int:
         """Tokens kept free for the answer: as asked for, else at most a quarter of the context."""

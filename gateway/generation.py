@@ -80,12 +80,13 @@ class Writing:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A prompt for a model and how to answer it."""
+    """A prompt for a model and how to answer it; `session` is the conversation that it goes on with, "" for none."""
 
     model: str
     prompt: Prompt
     writing: Writing
     max_tokens: int
+    session: str = ""
 
 
 class Ending(Enum):

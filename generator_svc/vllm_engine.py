@@ -176,9 +176,7 @@ class VllmEngine:
         request, progress = work.request, Progress(work)
         prompt, params = work.payload
         with _engine_errors(_blamed(request)):
-            stream = self._llm.generate(
-                {"type": "token", "prompt_token_ids": prompt}, params, request.key, priority=request.priority
-            )
+            stream = self._llm.generate({"type": "token", "prompt_token_ids": prompt}, params, request.key)
             async with aclosing(stream) as outputs:
                 async for output in outputs:
                     for delta in progress.deltas(output):

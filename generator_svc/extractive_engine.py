@@ -45,6 +45,7 @@ class ExtractiveEngine:
         """The quotes, word by word, each followed by its passage's number as `[n]`; no text where it abstains."""
         request, arrived_s = work.request, work.arrived_s
         given: Grounded = work.payload
+        began_s = time.monotonic()
         chosen = await asyncio.to_thread(self._choose, given)
         weighed_s = time.monotonic()
         words = _words(_cut(_answer(chosen), request.stop))
@@ -60,7 +61,8 @@ class ExtractiveEngine:
             finish=_finish(chosen, complete=len(kept) == len(words)),
             usage=Usage(_prompt_words(given), 0, len(kept)),
             stages=(
-                Stage("prefill", 0.0, weighed_s - arrived_s),
+                Stage("queue", 0.0, began_s - arrived_s),
+                Stage("prefill", began_s - arrived_s, weighed_s - began_s),
                 Stage("first_token", 0.0, weighed_s - arrived_s),
                 Stage("decode", weighed_s - arrived_s, ended_s - weighed_s),
             ),
@@ -87,6 +89,7 @@ def _grounded(request: Request) -> Grounded:
         "n": request.n > 1,
         "stop_token_ids": bool(request.stop_token_ids),
         "ignore_eos": request.ignore_eos,
+        "lora_adapter": bool(request.lora_adapter),
     }
     for option, given in refused.items():
         if given:

@@ -26,7 +26,6 @@ from generator_svc.engine import (
     Stage,
     TokenLogprob,
     Usage,
-    unsupported,
 )
 from generator_svc.generating import Generator
 from meshkit import identity
@@ -100,6 +99,7 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
             description=card.description,
             ready=await self._ready(),
             structured_output=card.structured_output,
+            lora_adapters=card.lora_adapters,
         )
         return generator_pb2.ListModelsResponse(models=[model])
 
@@ -128,8 +128,6 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
 
 
 def _request(message: generator_pb2.GenerateRequest, id: str) -> Request:
-    if message.lora_adapter:
-        raise unsupported("lora_adapter", "this server has no adapters")
     return Request(
         id=id,
         input=_input(message),
@@ -142,6 +140,7 @@ def _request(message: generator_pb2.GenerateRequest, id: str) -> Request:
         n=message.n or 1,
         logprobs=message.logprobs,
         priority=message.priority,
+        lora_adapter=message.lora_adapter,
         ignore_eos=message.ignore_eos,
     )
 

@@ -47,7 +47,7 @@ async def test_a_grounded_question_streams_quotes() -> None:
     assert (first.generation_id, first.model) == ("mine", "extractive")
     assert last.finish_reason == generator_pb2.FINISH_REASON_STOP
     assert last.usage.completion_tokens == len(messages)
-    assert [timing.stage for timing in last.timings.timings] == ["prefill", "first_token", "decode"]
+    assert [timing.stage for timing in last.timings.timings] == ["queue", "prefill", "first_token", "decode"]
     assert not any(message.HasField("usage") or message.finish_reason for message in messages[:-1])
     assert not any(message.generation_id for message in messages[1:])
 
@@ -76,7 +76,8 @@ async def test_models_are_listed_honestly() -> None:
     [
         ({"model": "llama-4", "prompt": "Go"}, NotFound, "MODEL_NOT_FOUND", {"model": "llama-4"}),
         ({"prompt": "Go"}, InvalidArgument, "UNSUPPORTED_BY_ENGINE", {"option": "prompt"}),
-        ({"prompt": "Go", "lora_adapter": "x"}, InvalidArgument, "UNSUPPORTED_BY_ENGINE", {"option": "lora_adapter"}),
+        ({"grounded": GROUNDED, "lora_adapter": "x"}, InvalidArgument, "UNSUPPORTED_BY_ENGINE",
+         {"option": "lora_adapter"}),
         ({"grounded": GROUNDED, "n": 2}, InvalidArgument, "UNSUPPORTED_BY_ENGINE", {"option": "n"}),
         ({"prompt": "Go", "structured_output": {"json_object": False}}, InvalidArgument, "INVALID_FIELD",
          {"field": "structured_output.json_object"}),

@@ -46,7 +46,7 @@ async def test_it_quotes_word_by_word_and_cites() -> None:
     assert found[-1].finish is FinishReason.STOP
     assert found[-1].usage
     assert found[-1].usage.completion_tokens == len(found) == sum(delta.tokens for delta in found)
-    assert {stage.name for stage in found[-1].stages} == {"prefill", "first_token", "decode"}
+    assert {stage.name for stage in found[-1].stages} == {"queue", "prefill", "first_token", "decode"}
 
 
 async def test_it_abstains_without_a_word() -> None:

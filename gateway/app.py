@@ -3,12 +3,16 @@
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
 from google.protobuf.descriptor import FileDescriptor
 
 from gateway.answering import Answering, Limits
+from gateway.balanced_generator import Replica, open_balanced_generator
+from gateway.balancing import Policy, Standing
+from gateway.generation import Generator
 from gateway.models import Models
 from gateway.peers import EmbedderPeer, GeneratorPeer, IngestPeer, RetrieverPeer, ServerPeer
 from gateway.redis_answers import RedisAnswers, RedisFeedback
@@ -17,8 +21,10 @@ from gateway.relaying import Pace
 from gateway.service import AnswerService, FeedbackService, MeshService, SessionService
 from gateway.service_openai import OpenAIService
 from gateway.settings import Settings
-from meshkit.channel import open_channel
+from meshkit.channel import make_channel, open_channel
+from meshkit.identity import Identity
 from meshkit.redis_store import open_redis
+from meshkit.replicas import Following, is_several, open_replicas
 from meshkit.server import App, Registration
 from ragmesh.embedder.v1 import embedder_pb2
 from ragmesh.gateway.v1 import (
@@ -61,7 +67,8 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             server: await stack.enter_async_context(open_channel(target, settings.channel))
             for server, target in _targets(settings).items()
         }
-        yield App(_registrations(settings, stores, channels))
+        generators = await stack.enter_async_context(_open_generators(settings))
+        yield App(_registrations(settings, stores, channels, generators))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +88,52 @@ async def _open_stores(settings: Settings) -> AsyncIterator[_Stores]:
         )
 
 
-def _registrations(settings: Settings, stores: _Stores, channels: Mapping[str, grpc.aio.Channel]) -> list[Registration]:
-    generator = GeneratorPeer(channels["generator_svc"])
+@dataclass(frozen=True, slots=True)
+class _Generators:
+    """The generator, and the servers that it has now."""
+
+    generator: Generator
+    servers: Callable[[], Sequence[ServerPeer]]
+
+
+@asynccontextmanager
+async def _open_generators(settings: Settings) -> AsyncIterator[_Generators]:
+    if is_several(settings.generator_target):
+        async with _open_replicas(settings) as generators:
+            yield generators
+    else:
+        async with open_channel(settings.generator_target, settings.channel) as channel:
+            servers = [_server("generator_svc", channel, settings.status_timeout_s)]
+            yield _Generators(GeneratorPeer(channel), lambda: servers)
+
+
+@asynccontextmanager
+async def _open_replicas(settings: Settings) -> AsyncIterator[_Generators]:
+    knobs = settings.replicas
+    policy = Policy(knobs.load_factor, knobs.report_half_life_s, knobs.cooldown_s, knobs.cooldown_max_s)
+    following = Following(knobs.resolve_s, knobs.resolve_timeout_s, drain_s=settings.max_deadline_s)
+    # Whoever fails is not tried again: the next one is. What is asked in the background, the gateway asks itself.
+    once = settings.channel.model_copy(update={"retry_attempts": 1})
+    make = partial(make_channel, settings=once, identity=Identity("ragmesh", "gateway"))
+
+    def make_caller(address: str, channel: grpc.aio.Channel) -> tuple[Replica, ServerPeer]:
+        standing = Standing(address, policy)
+        server = _server("generator_svc", channel, settings.status_timeout_s)
+        return Replica(standing, GeneratorPeer(channel, standing.reported)), server
+
+    async with open_replicas(settings.generator_target, make, make_caller, following) as replicas:
+
+        def present() -> list[Replica]:
+            return [replica for replica, _ in replicas.present]
+
+        async with open_balanced_generator(present, knobs.poll_s, knobs.poll_timeout_s) as generator:
+            yield _Generators(generator, lambda: [server for _, server in replicas.present])
+
+
+def _registrations(
+    settings: Settings, stores: _Stores, channels: Mapping[str, grpc.aio.Channel], generators: _Generators
+) -> list[Registration]:
+    generator = generators.generator
     models = Models(generator, settings.models_ttl_s)
     retriever = RetrieverPeer(channels["retriever_svc"])
     answering = Answering(retriever, generator, models, stores.sessions, stores.answers, _limits(settings))
@@ -113,7 +164,7 @@ def _registrations(settings: Settings, stores: _Stores, channels: Mapping[str, g
         _registration(
             mesh_pb2.DESCRIPTOR,
             mesh_pb2_grpc.add_MeshServiceServicer_to_server,
-            MeshService(_servers(channels, settings.status_timeout_s), models),
+            MeshService(_servers(channels, generators, settings.status_timeout_s), models),
         ),
         _registration(
             api_keys_pb2.DESCRIPTOR,
@@ -130,11 +181,22 @@ def _registration(
     return Registration(service.full_name, add, servicer)
 
 
-def _servers(channels: Mapping[str, grpc.aio.Channel], timeout_s: float) -> list[ServerPeer]:
-    return [
-        ServerPeer(server, [name for contract in contracts for name in _names(contract)], channels[server], timeout_s)
-        for server, contracts in _SERVERS.items()
-    ]
+def _servers(
+    channels: Mapping[str, grpc.aio.Channel], generators: _Generators, timeout_s: float
+) -> Callable[[], list[ServerPeer]]:
+    """The servers of now, in the order of a question's way."""
+    others = {server: [_server(server, channel, timeout_s)] for server, channel in channels.items()}
+
+    def servers() -> list[ServerPeer]:
+        every = {**others, "generator_svc": generators.servers()}
+        return [peer for server in _SERVERS for peer in every[server]]
+
+    return servers
+
+
+def _server(name: str, channel: grpc.aio.Channel, timeout_s: float) -> ServerPeer:
+    services = [service for contract in _SERVERS[name] for service in _names(contract)]
+    return ServerPeer(name, services, channel, timeout_s)
 
 
 def _names(contract: FileDescriptor) -> list[str]:
@@ -145,7 +207,6 @@ def _targets(settings: Settings) -> dict[str, str]:
     return {
         "gateway": _own_target(settings.listen),
         "retriever_svc": settings.retriever_target,
-        "generator_svc": settings.generator_target,
         "embedder_svc": settings.embedder_target,
         "ingest_svc": settings.ingest_target,
     }

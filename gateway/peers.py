@@ -1,7 +1,7 @@
 """The services that the gateway calls, as it sees them."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import asdict
 
 import grpc
@@ -19,6 +19,7 @@ from gateway.generation import (
 from gateway.knowledge import Collection, Embedded
 from gateway.retrieval import Degradation, Found, Hit, Search
 from gateway.wire import read_chunk
+from meshkit import orca
 from meshkit.channel import peer_errors, streaming
 from ragmesh.common.v1 import server_pb2, server_pb2_grpc, vector_pb2
 from ragmesh.embedder.v1 import embedder_pb2, embedder_pb2_grpc
@@ -31,6 +32,7 @@ _ROLES = {
     "user": generator_pb2.ROLE_USER,
     "assistant": generator_pb2.ROLE_ASSISTANT,
 }
+_Messages = AsyncIterator[generator_pb2.GenerateResponse]
 _MAX_PAGE_SIZE = 1000
 
 
@@ -62,40 +64,72 @@ def _read_hit(message: retriever_pb2.Hit) -> Hit:
 
 
 class GeneratorPeer:
-    """The generator, over a channel that it does not own."""
+    """The generator, over a channel that it does not own; `reported` hears the load that comes with its answers."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, reported: Callable[[float], None] | None = None) -> None:
         self._stub = generator_pb2_grpc.GeneratorServiceStub(channel)
+        self._reported = reported
 
     @asynccontextmanager
     async def generate(self, generation: Generation) -> AsyncIterator[AsyncIterator[Delta]]:
+        """As `Generator.generate`; the body begins when the first delta is there."""
+        with self._errors():
+            async with streaming(self._stub.Generate(_write_generation(generation))) as call:
+                messages = aiter(call)
+                first = await anext(messages, None)
+                async with aclosing(self._read_deltas(call, first, messages)) as deltas:
+                    yield deltas
+
+    async def _read_deltas(
+        self, call: grpc.aio.Call, first: generator_pb2.GenerateResponse | None, rest: _Messages
+    ) -> AsyncGenerator[Delta, None]:
+        with self._errors():
+            if first is not None:
+                yield _read_delta(first)
+            async for message in rest:
+                yield _read_delta(message)
+            if self._reported:
+                self._hear(await call.trailing_metadata())
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn a failure into the error that was sent, and hear the load that came with it."""
         with peer_errors("generator"):
-            async with (
-                streaming(self._stub.Generate(_write_generation(generation))) as call,
-                aclosing(_read_deltas(call)) as deltas,
-            ):
-                yield deltas
+            try:
+                yield
+            except grpc.aio.AioRpcError as error:
+                self._hear(error.trailing_metadata())
+                raise
+
+    def _hear(self, trailers: Iterable[tuple[str, str | bytes]]) -> None:
+        if self._reported and (report := orca.from_trailers(trailers)):
+            self._reported(report.outstanding_tokens)
 
     async def count_tokens(self, model: str, prompt: Chat) -> int:
         request = generator_pb2.CountTokensRequest(model=model, chat=_write_chat(prompt))
-        with peer_errors("generator"):
+        with self._errors():
             response = await self._stub.CountTokens(request)
         return response.tokens
 
     async def list_models(self) -> Sequence[Model]:
-        with peer_errors("generator"):
+        with self._errors():
             response = await self._stub.ListModels(generator_pb2.ListModelsRequest())
         return [_read_model(message) for message in response.models]
 
+    async def outstanding_tokens(self) -> float:
+        """The tokens that it has yet to make, for all of its callers."""
+        with self._errors():
+            response = await self._stub.GetLoad(generator_pb2.GetLoadRequest())
+        return response.outstanding_tokens
 
-async def _read_deltas(call: AsyncIterable[generator_pb2.GenerateResponse]) -> AsyncGenerator[Delta, None]:
-    async for message in call:
-        yield Delta(
-            text=message.text,
-            token_count=len(message.token_ids),
-            ending=Ending(message.finish_reason) if message.finish_reason else None,
-            usage=_read_usage(message) if message.HasField("usage") else None,
-        )
+
+def _read_delta(message: generator_pb2.GenerateResponse) -> Delta:
+    return Delta(
+        text=message.text,
+        token_count=len(message.token_ids),
+        ending=Ending(message.finish_reason) if message.finish_reason else None,
+        usage=_read_usage(message) if message.HasField("usage") else None,
+    )
 
 
 def _read_usage(message: generator_pb2.GenerateResponse) -> Usage:

@@ -1,7 +1,7 @@
 """AnswerService and the services around it: messages to dataclasses and back."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -181,16 +181,16 @@ def _read_feedback(message: feedback_pb2.Feedback, answer: Answer) -> Feedback:
 
 
 class MeshService(mesh_pb2_grpc.MeshServiceServicer):
-    """Shows the mesh; `servers` are asked all at once, the gateway itself among them."""
+    """Shows the mesh; the `servers` of now are asked all at once, the gateway itself among them."""
 
-    def __init__(self, servers: Sequence[ServerPeer], models: Models) -> None:
+    def __init__(self, servers: Callable[[], Sequence[ServerPeer]], models: Models) -> None:
         self._servers = servers
         self._models = models
 
     async def GetMeshStatus(
         self, request: mesh_pb2.GetMeshStatusRequest, context: Context
     ) -> mesh_pb2.GetMeshStatusResponse:
-        servers = await asyncio.gather(*(server.describe() for server in self._servers))
+        servers = await asyncio.gather(*(server.describe() for server in self._servers()))
         return mesh_pb2.GetMeshStatusResponse(servers=servers)
 
     async def ListModels(self, request: mesh_pb2.ListModelsRequest, context: Context) -> mesh_pb2.ListModelsResponse:

@@ -1,11 +1,38 @@
 """Every knob of the gateway."""
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from pydantic_settings import SettingsConfigDict
 
+from meshkit import replicas
 from meshkit.settings import ChannelSettings, ServerSettings
 
 _DAY_S = 24 * 3600
+
+
+def _checked(target: str) -> str:
+    replicas.parts(target)
+    return target
+
+
+class ReplicaSettings(BaseModel):
+    """Knobs of the choice among several replicas of generator_svc."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    load_factor: float = Field(
+        1.25, ge=1, description="Times the mean load, and an answer, up to which a session stays with its replica."
+    )
+    report_half_life_s: PositiveFloat = Field(2.0, description="Seconds after which a replica's report counts half.")
+    cooldown_s: PositiveFloat = Field(
+        1.0, description="Seconds that a replica that failed is left alone; doubles each time."
+    )
+    cooldown_max_s: PositiveFloat = Field(30.0, description="Most seconds that a replica is left alone.")
+    poll_s: PositiveFloat = Field(1.0, description="Seconds between two questions how a replica stands.")
+    poll_timeout_s: PositiveFloat = Field(1.0, description="Seconds that a replica has to say how it stands.")
+    resolve_s: PositiveFloat = Field(5.0, description="Seconds after which a name's addresses are asked for anew.")
+    resolve_timeout_s: PositiveFloat = Field(2.0, description="Seconds that asking for a name's addresses may take.")
 
 
 class Settings(ServerSettings):
@@ -18,10 +45,16 @@ class Settings(ServerSettings):
     default_deadline_s: PositiveFloat = Field(300.0, description="Seconds for a call that brings no deadline.")
 
     retriever_target: str = Field("127.0.0.1:50052", description="Address of retriever_svc, any gRPC name.")
-    generator_target: str = Field("127.0.0.1:50053", description="Address of generator_svc, any gRPC name.")
+    generator_target: Annotated[str, AfterValidator(_checked)] = Field(
+        "127.0.0.1:50053",
+        description="Address of generator_svc, any gRPC name; or its replicas: a list with commas of addresses and of "
+        "dns:///host:port for every address that a name has, a Kubernetes headless service's for instance.",
+    )
     embedder_target: str = Field("127.0.0.1:50054", description="Address of embedder_svc, any gRPC name.")
     ingest_target: str = Field("127.0.0.1:50055", description="Address of ingest_svc, any gRPC name.")
     channel: ChannelSettings = Field(ChannelSettings(), description="Knobs of the channels to them.")
+
+    replicas: ReplicaSettings = Field(ReplicaSettings(), description="Knobs of the choice where it has replicas.")
 
     redis_url: str = Field("redis://127.0.0.1:6390/0", description="URL of the Redis that keeps the sessions.")
     redis_timeout_s: PositiveFloat = Field(1.0, description="Seconds that an operation of Redis may take.")

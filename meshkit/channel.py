@@ -29,9 +29,16 @@ async def open_channel(
     Its calls carry on the deadline, identity, trace and request id of the call being served. `identity` is
     who the calls act for where none is being served.
     """
+    async with make_channel(target, settings, identity) as channel:
+        yield channel
+
+
+def make_channel(
+    target: str, settings: ChannelSettings | None = None, identity: Identity | None = None
+) -> "MeshChannel":
+    """The channel that `open_channel` opens, for who closes it elsewhere."""
     settings = settings or ChannelSettings()
-    async with grpc.aio.insecure_channel(target, options=_options(settings)) as channel:
-        yield MeshChannel(channel, settings, identity)
+    return MeshChannel(grpc.aio.insecure_channel(target, options=_options(settings)), settings, identity)
 
 
 @asynccontextmanager
@@ -53,7 +60,7 @@ def peer_errors(peer: str = "") -> Iterator[None]:
 
 
 class MeshChannel(grpc.aio.Channel):
-    """A channel whose calls carry the current context on; made and closed by `open_channel`.
+    """A channel whose calls carry the current context on; `close` it, or leave its context.
 
     It wraps the four kinds of callable rather than adding gRPC's interceptors, which put a task before each
     call and a generator around each stream: here the caller holds the call itself, and `cancel` reaches it at
@@ -120,7 +127,7 @@ class MeshChannel(grpc.aio.Channel):
         await self.close()
 
     async def close(self, grace: float | None = None) -> None:
-        """Close the channel, cancelling the calls that are left after `grace` seconds."""
+        """Close the channel to new calls at once, cancelling the calls that are left after `grace` seconds."""
         await self._channel.close(grace)
 
     def get_state(  # gRPC's own signature

@@ -12,6 +12,7 @@ from generator_svc.extractive_engine import ExtractiveEngine
 from generator_svc.generating import Generator, Limits
 from generator_svc.service import GeneratorService
 from generator_svc.settings import Settings
+from generator_svc.vllm_metrics import VllmMetrics
 from meshkit.server import App, Registration
 from meshkit.server_info import Load
 from ragmesh.generator.v1 import generator_pb2, generator_pb2_grpc
@@ -50,14 +51,15 @@ def make_app(engine: Engine, settings: Settings) -> App:
     registration = Registration(
         SERVICE, generator_pb2_grpc.add_GeneratorServiceServicer_to_server, GeneratorService(generator)
     )
-    return App([registration], probes={SERVICE: serves}, load=load, collectors=[freed])
+    return App([registration], probes={SERVICE: serves}, load=load, collectors=[freed, VllmMetrics()])
 
 
 def _open_engine(settings: Settings) -> AbstractAsyncContextManager[Engine]:
     if not settings.model:
         return nullcontext(ExtractiveEngine(settings.model_name or "extractive", settings.min_support))
     # Only a node that runs vLLM has it.
-    from generator_svc.vllm_engine import VllmOptions, open_vllm_engine
+    from generator_svc.vllm_arguments import VllmOptions
+    from generator_svc.vllm_engine import open_vllm_engine
 
     same = {option.name: getattr(settings, option.name) for option in fields(VllmOptions)}
     template = settings.chat_template and settings.chat_template.read_text(encoding="utf-8")

@@ -1,30 +1,14 @@
 """Every knob of the generator."""
 
-import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
-from pydantic_settings import NoDecode, SettingsConfigDict
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_settings import SettingsConfigDict
 
+from generator_svc.model_file import read_model_file
 from meshkit.settings import ServerSettings
-
-
-def _read_arguments(given: object) -> object:
-    """The mapping in a text that is a JSON object or the path of a YAML file."""
-    if not isinstance(given, str):
-        return given
-    if given.lstrip().startswith("{"):
-        return json.loads(given)
-    if not given:
-        return {}
-    # Comes with vLLM, as nothing else needs it.
-    import yaml
-
-    try:
-        return yaml.safe_load(Path(given).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"neither a JSON object nor a YAML file that can be read: {error}") from error
 
 
 class Settings(ServerSettings):
@@ -37,7 +21,8 @@ class Settings(ServerSettings):
 
     model: str = Field(
         "",
-        description="The language model for vLLM, a folder or a name on the Hugging Face hub; empty to quote instead.",
+        description="The language model for vLLM: its YAML file (deploy/models; variables set beside it win over what "
+        "it says), a folder, or a name on the Hugging Face hub; empty to quote instead.",
     )
     model_name: str = Field("", description="Name that requests give the model; empty for its own.")
     max_running: PositiveInt = Field(64, description="Sequences that the engine makes at once.")
@@ -55,8 +40,11 @@ class Settings(ServerSettings):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         "auto", description="vLLM: what it computes in; auto for float32 on a CPU, the weights' own on a GPU."
     )
-    max_model_tokens: NonNegativeInt = Field(
-        0, description="vLLM: tokens of prompt and output together; 0 for as many as the model was made for."
+    max_model_tokens: int = Field(
+        0,
+        ge=-1,
+        description="vLLM: tokens of prompt and output together; 0 for as many as the model was made for, -1 for as "
+        "many as the KV cache holds.",
     )
     kv_cache_bytes: NonNegativeInt = Field(
         0, description="vLLM: bytes of the KV cache; 0 for 256 MiB on a CPU and vLLM's own choice on a GPU."
@@ -65,7 +53,29 @@ class Settings(ServerSettings):
     chat_template: Path | None = Field(
         None, description="vLLM: a Jinja file to render chats with; unset for the model's own template."
     )
-    engine_args: Annotated[dict[str, Any], NoDecode, BeforeValidator(_read_arguments)] = Field(
+    lora_adapters: dict[str, str] = Field(
         {},
-        description="vLLM: further engine arguments, which win, as a JSON object or the path of a YAML file.",
+        description="vLLM: LoRA adapters that requests may name, as a JSON object from name to folder, or to a name on "
+        "the hub.",
     )
+    engine_args: dict[str, Any] = Field(
+        {},
+        description="vLLM: further engine arguments, as a JSON object; each wins over a setting's and over the file's.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_model_file(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Where the model is a YAML file, what that says, beneath what else was given."""
+        path = str(given.get("model", ""))
+        if not path.endswith((".yaml", ".yml")):
+            return given
+        try:
+            read = read_model_file(Path(path))
+        except ValueError as error:
+            problem = PydanticCustomError("model_file", "{problem}", {"problem": str(error)})
+            raise ValidationError.from_exception_data(
+                cls.__name__, [InitErrorDetails(type=problem, loc=("model",), input=path)]
+            ) from error
+        arguments = {**read["engine_args"], **given.get("engine_args", {})}
+        return {**read, **given, "model": read["model"], "engine_args": arguments}

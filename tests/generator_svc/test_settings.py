@@ -1,6 +1,5 @@
 """The generator's knobs."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,27 +7,80 @@ import pytest
 from generator_svc.settings import Settings
 from meshkit.settings import load
 
+MODEL_FILE = """\
+model: acme/small
+served_model_name: small
+max_num_seqs: 4
+max_model_len: 2048
+dtype: bfloat16
+lora_adapters:
+  legal: adapters/legal
+gpu_memory_utilization: 0.5
+compilation_config: {mode: 0}
+"""
 
-def test_engine_arguments_are_json_or_a_yaml_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both give the same mapping."""
-    given = {"max_num_seqs": 4, "compilation_config": {"mode": 0}}
-    file = tmp_path / "engine.yaml"
-    file.write_text("max_num_seqs: 4\ncompilation_config:\n  mode: 0\n")
 
-    for value in (json.dumps(given), str(file)):
-        monkeypatch.setenv("RAGMESH_GENERATOR_ENGINE_ARGS", value)
-        assert load(Settings).engine_args == given
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model's file, which the environment names."""
+    file = tmp_path / "small.yaml"
+    file.write_text(MODEL_FILE)
+    monkeypatch.setenv("RAGMESH_GENERATOR_MODEL", str(file))
+    return file
 
 
-@pytest.mark.parametrize("value", ["{broken", "no/such/file.yaml", "[1]"])
-def test_wrong_engine_arguments_name_the_variable(
-    value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The process ends with 2 and one line."""
-    monkeypatch.setenv("RAGMESH_GENERATOR_ENGINE_ARGS", value)
+def test_a_models_file_is_settings_and_engine_arguments(file: Path) -> None:
+    """Under vLLM's names: those that the service needs too are its settings, the rest is for vLLM alone."""
+    settings = load(Settings)
 
+    assert (settings.model, settings.model_name, settings.dtype) == ("acme/small", "small", "bfloat16")
+    assert (settings.max_running, settings.max_model_tokens) == (4, 2048)
+    assert settings.lora_adapters == {"legal": "adapters/legal"}
+    assert settings.engine_args == {"gpu_memory_utilization": 0.5, "compilation_config": {"mode": 0}}
+
+
+def test_a_variable_wins_over_the_models_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is set; an engine argument wins for itself only."""
+    monkeypatch.setenv("RAGMESH_GENERATOR_MAX_RUNNING", "8")
+    monkeypatch.setenv("RAGMESH_GENERATOR_ENGINE_ARGS", '{"gpu_memory_utilization": 0.9}')
+
+    settings = load(Settings)
+
+    assert (settings.model, settings.max_running, settings.max_model_tokens) == ("acme/small", 8, 2048)
+    assert settings.engine_args == {"gpu_memory_utilization": 0.9, "compilation_config": {"mode": 0}}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("{broken", "cannot be read"), ("- a\n- list", "names no model"), ("max_num_seqs: 4", "names no model")],
+)
+def test_a_wrong_models_file_is_named(text: str, problem: str, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The process ends with 2 and says which variable, which file and what is wrong with it."""
+    file.write_text(text)
+
+    assert_refused(capsys, "RAGMESH_GENERATOR_MODEL", str(file), problem)
+
+
+def test_a_models_file_that_is_not_there_is_named(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As one that is wrong."""
+    file.unlink()
+
+    assert_refused(capsys, "RAGMESH_GENERATOR_MODEL", str(file), "cannot be read")
+
+
+def test_a_wrong_value_in_a_models_file_is_named(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the setting that it would be."""
+    file.write_text("model: acme/small\nmax_num_seqs: many\n")
+
+    assert_refused(capsys, "RAGMESH_GENERATOR_MAX_RUNNING")
+
+
+def assert_refused(capsys: pytest.CaptureFixture[str], *words: str) -> None:
+    """Loading ends the process with 2 and one line with all of these words."""
     with pytest.raises(SystemExit) as caught:
         load(Settings)
 
     assert caught.value.code == 2
-    assert "RAGMESH_GENERATOR_ENGINE_ARGS" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    for word in words:
+        assert word in line

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import platform
 import statistics
 import subprocess
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 OUTPUT_FOLDER = Path("build/bench")
+DOCUMENT = Path("docs/performance.md")
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,16 @@ class Benchmark:
     warmup_rounds: int = 1
     floor: str | None = None
     """The subject that the table's ratios refer to."""
+    words: Mapping[str, str] = field(default_factory=dict)
+    """What the document calls a metric; one without words stands there by its name."""
     readings: dict[tuple[str, str], list[Reading]] = field(default_factory=lambda: defaultdict(list))
     _subjects: list[str] = field(default_factory=list)
 
     async def run(self, subjects: Mapping[str, Round], *, timeout_s: float = 300.0) -> list[Row]:
-        """Runs all rounds, each run of a subject bounded by `timeout_s`, and returns the medians."""
+        """Runs all rounds, each run of a subject bounded by `timeout_s`, and returns the medians.
+
+        Several runs of the same subjects, with other metrics, make one table.
+        """
         names = self._subjects = list(subjects)
         for number in range(self.warmup_rounds + self.rounds):
             turn = number % len(names)
@@ -83,10 +91,54 @@ class Benchmark:
         ]
 
     def report(self, console: Console | None = None) -> Path:
-        """Prints the table and writes `build/bench/NAME.json`; returns the file."""
+        """Prints the table and writes `build/bench/NAME.json`, with DOCS=1 the document too; returns the file."""
         rows = self.rows()
         (console or Console()).print(_table(self.name, rows, self.floor))
+        document(self.name, rows, self.words, self.floor)
         return write(self.name, rows)
+
+
+def rounds(default: int) -> int:
+    """How many rounds to measure: ROUNDS of the environment, or the default."""
+    return int(os.environ.get("ROUNDS", default))
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value below which that share of them lies, between two of them linearly; raises IndexError for none."""
+    ranked = sorted(values)
+    place = share * (len(ranked) - 1)
+    below = int(place)
+    above = min(below + 1, len(ranked) - 1)
+    return ranked[below] + (place - below) * (ranked[above] - ranked[below])
+
+
+def document(name: str, rows: Sequence[Row], words: Mapping[str, str] | None = None, floor: str | None = None) -> None:
+    """With DOCS=1, puts the table in the document between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`."""
+    if os.environ.get("DOCS") != "1":
+        return
+    text = DOCUMENT.read_text()
+    begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
+    if begin not in text or end not in text:
+        raise ValueError(f"{DOCUMENT} has no marks {begin} and {end}")
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    DOCUMENT.write_text(f"{before}{begin}\n{markdown(rows, words or {}, floor)}\n{end}{after}")
+
+
+def markdown(rows: Sequence[Row], words: Mapping[str, str], floor: str | None = None) -> str:
+    """A line on machine and commit, then a row a metric, a column a subject, in brackets the ratio to the floor."""
+    subjects = list(dict.fromkeys(row.subject for row in rows))
+    lines = [
+        f"{machine()}; medians of {max(row.rounds for row in rows)} rounds; commit {commit() or 'unknown'}.",
+        "",
+        f"| metric | {' | '.join(subjects)} |",
+        f"|---|{'---:|' * len(subjects)}",
+    ]
+    for metric in dict.fromkeys(row.metric for row in rows):
+        figures = {row.subject: row.value for row in rows if row.metric == metric}
+        cells = [_cell(figures.get(subject), figures.get(floor or "")) for subject in subjects]
+        lines.append(f"| {words.get(metric, metric)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def write(name: str, rows: Sequence[Row]) -> Path:
@@ -157,10 +209,15 @@ def _family(pid: int) -> list[psutil.Process]:
 
 def _cpu_s(process: psutil.Process) -> float:
     try:
-        times = process.cpu_times()
-    except psutil.NoSuchProcess:
+        return cpu_s(process.pid)
+    except OSError:
         return 0.0
-    return float(times.user + times.system)
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds that all threads of a process have used, to the nanosecond; raises OSError where there is none."""
+    # Linux's clock of another process, which clock_getcpuclockid(3) would name.
+    return time.clock_gettime((~pid << 3) | 2)
 
 
 def _reset_peak(pid: int) -> None:

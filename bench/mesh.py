@@ -20,7 +20,7 @@ import grpc
 import httpx
 
 from bench.engine import Engine, open_engine
-from bench.harness import Benchmark, Reading, watching
+from bench.harness import Benchmark, Reading, rounds, watching
 from deploy.local.mesh import Mesh, open_mesh
 from deploy.local.settings import LocalSettings, Ports
 from gateway import prompting
@@ -30,7 +30,13 @@ from ragmesh.generator.v1 import generator_pb2, generator_pb2_grpc
 from ragmesh_client import Client
 from tests.tiny_model import make_tiny_model
 
-ROUNDS, ANSWERS_A_ROUND, TOKENS = 5, 5, 64
+ANSWERS_A_ROUND, TOKENS = 5, 64
+WORDS = {
+    "first_token_ms": "first token, ms",
+    "token_gap_ms": "gap between tokens, ms",
+    "tokens": "messages an answer",
+    "search_ms": "search, ms",
+}
 COLLECTION = "collections/bench"
 QUESTION = "What is said of the harbour?"
 PAGE = "# The harbour\n\nThe harbour opens at six in the morning. Boats are moored by the eastern pier.\n"
@@ -76,13 +82,13 @@ async def measure() -> None:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         model = make_tiny_model(folder / "model")
-        engine = await stack.enter_async_context(open_engine(model))
+        engine = await stack.enter_async_context(open_engine(str(model)))
         mesh = await stack.enter_async_context(_filled_mesh(folder, model))
         subjects = await stack.enter_async_context(_subjects(engine, mesh))
         pids = {name: process.pid for name, process in mesh.processes.items()}
-        rounds = {name: _round(name, say, pids if name != "engine" else {}) for name, say in subjects.items()}
-        benchmark = Benchmark("mesh", rounds=ROUNDS, floor="engine")
-        await benchmark.run(rounds)
+        measured = {name: _round(name, say, pids if name != "engine" else {}) for name, say in subjects.items()}
+        benchmark = Benchmark("mesh", rounds=rounds(5), floor="engine", words=WORDS)
+        await benchmark.run(measured)
     print(benchmark.report())
 
 
@@ -141,8 +147,8 @@ async def _subjects(engine: Engine, mesh: Mesh) -> AsyncGenerator[dict[str, Say]
 async def _by_engine(engine: Engine) -> Heard:
     heard = Heard()
     async with aclosing(engine.generate(_request())) as deltas:
-        async for text in deltas:
-            if text:
+        async for piece in deltas:
+            if piece.text:
                 heard.token()
     return heard
 

@@ -25,7 +25,7 @@ from gateway.citing import Citer
 from gateway.events import Emit, Event, Retrieved, Stage, StageState, Started, Token
 from gateway.generation import Delta, Ending, Generation, Generator, Model
 from gateway.models import Models
-from gateway.prompting import Parts, chat, fitted, grounded, passages_of
+from gateway.prompting import Parts, chat, grounded, passages_of, shortened
 from gateway.repeating import answer_id, check_same, repeat
 from gateway.retrieval import Degradation, Found, Retriever, Search
 from gateway.sessions import SessionStore, Turn
@@ -124,11 +124,7 @@ class Course:
         found = await self._retrieve(emit)
         if not found.hits:
             return await self._abstain_unprompted(emit)
-        async with self._stage("prompt", emit) as detail:
-            generation, passages = await self._prompt(model, found, history)
-            detail["passages"] = passages
-        async with self._stage("generate", emit):
-            return await self._generate(generation, found, emit)
+        return await self._write(model, found, self._prompt_parts(found, history), emit)
 
     async def _given_before(self) -> Answer | None:
         """The answer that this request id was given; one that broke off is made anew."""
@@ -185,30 +181,52 @@ class Course:
         self._answer = replace(self._answer, abstention=why, citations=())
         return FinishReason.ABSTAINED
 
-    async def _prompt(self, model: Model, found: Found, history: tuple[Exchange, ...]) -> tuple[Generation, int]:
-        """What to generate, and the number of passages that it has."""
+    def _prompt_parts(self, found: Found, history: tuple[Exchange, ...]) -> Parts:
         writing = self._question.writing
-        parts = Parts(
+        return Parts(
             self._question.text,
             passages_of(found.hits),
             history,
             writing.instructions,
             free_form=writing.structured_output is None,
         )
-        if model.extractive:
-            return Generation(model.name, grounded(parts), writing, writing.max_tokens), len(parts.passages)
-        reserved = self._reserved_tokens(model)
-        if model.max_model_tokens:
+
+    async def _write(self, model: Model, found: Found, parts: Parts, emit: Emit) -> FinishReason:
+        """Prompt and generate; both once more, with less, where the model finds the prompt too long.
+
+        So a prompt that fits, as most do, is not counted before it is sent.
+        """
+        async with self._stage("prompt", emit) as detail:
+            detail["passages"] = len(parts.passages)
+        try:
+            return await self._generate(model, found, parts, emit)
+        except InvalidArgument as error:
+            if error.reason != "PROMPT_TOO_LONG" or not model.max_model_tokens:
+                raise
+        async with self._stage("prompt", emit) as detail:
             count = partial(self._parts.generator.count_tokens, model.name)
-            parts = await fitted(parts, count, model.max_model_tokens - reserved)
-        return Generation(model.name, chat(parts), writing, reserved, self._answer.session), len(parts.passages)
+            fitting = await shortened(parts, count, model.max_model_tokens - self._reserved_tokens(model))
+            detail["passages"] = len(fitting.passages)
+            detail["dropped_passages"] = len(parts.passages) - len(fitting.passages)
+            detail["dropped_turns"] = len(parts.history) - len(fitting.history)
+        return await self._generate(model, found, fitting, emit)
+
+    def _generation(self, model: Model, parts: Parts) -> Generation:
+        writing = self._question.writing
+        if model.extractive:
+            return Generation(model.name, grounded(parts), writing, writing.max_tokens)
+        return Generation(model.name, chat(parts), writing, self._reserved_tokens(model), self._answer.session)
 
     def _reserved_tokens(self, model: Model) -> int:
         """Tokens kept free for the answer: as asked for, else at most a quarter of the context."""
         limit, context = self._parts.limits.max_answer_tokens, model.max_model_tokens
         return self._question.writing.max_tokens or (min(limit, context // 4) if context else limit)
 
-    async def _generate(self, generation: Generation, found: Found, emit: Emit) -> FinishReason:
+    async def _generate(self, model: Model, found: Found, parts: Parts, emit: Emit) -> FinishReason:
+        async with self._stage("generate", emit):
+            return await self._hear(self._generation(model, parts), found, emit)
+
+    async def _hear(self, generation: Generation, found: Found, emit: Emit) -> FinishReason:
         citer, abstaining = Citer(found.hits), Abstaining()
         ending, unsaid, begin_s = Ending.STOP, 0, self._elapsed_s()
         async with self._parts.generator.generate(generation) as deltas:

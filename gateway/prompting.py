@@ -90,13 +90,12 @@ def _conversation(history: Sequence[Exchange]) -> list[Message]:
     return messages
 
 
-async def fitted(parts: Parts, count: Callable[[Chat], Awaitable[int]], room: int) -> Parts:
-    """As many of the parts as make a chat of at most `room` tokens, found in a few exact counts.
+async def shortened(parts: Parts, count: Callable[[Chat], Awaitable[int]], room: int) -> Parts:
+    """As many of the parts, which together are too long, as make a chat of at most `room` tokens.
 
-    Raises InvalidArgument PROMPT_TOO_LONG where the question with the best passage alone has more.
+    Found in a few exact counts. Raises InvalidArgument PROMPT_TOO_LONG where the question with the best passage alone
+    has more.
     """
-    if await count(chat(parts)) <= room:
-        return parts
     fewest, most = 1, parts.droppable()
     if (tokens := await count(chat(parts.without(most)))) > room:
         raise _too_long(tokens, room)

@@ -14,7 +14,7 @@ from gateway.generation import Chat, Delta, Ending, Generation, Model, Usage
 from gateway.models import Models
 from gateway.retrieval import Chunk, Found, Hit, Search, Span
 from gateway.sessions import Page, Session, Turn
-from meshkit.errors import MeshError, Unavailable
+from meshkit.errors import InvalidArgument, MeshError, Unavailable
 from meshkit.identity import Identity
 
 ALICE = Identity("acme", "alice", frozenset({"ask"}))
@@ -59,11 +59,13 @@ class MemoryGenerator:
     )
     generations: list[Generation] = field(default_factory=list)
     asked_for_models: int = 0
+    counted: int = 0
     freed: bool = False
 
     @asynccontextmanager
     async def generate(self, generation: Generation) -> AsyncIterator[AsyncIterator[Delta]]:
         self.generations.append(generation)
+        self._check_length(generation)
         try:
             yield self._said()
         finally:
@@ -79,12 +81,26 @@ class MemoryGenerator:
                 await asyncio.sleep(0)
                 yield delta
 
+    def _check_length(self, generation: Generation) -> None:
+        """Refuse what is too long for the model, with its numbers, as engines do."""
+        (model,) = (model for model in self.models if model.name == generation.model)
+        if isinstance(generation.prompt, Chat):
+            tokens = _words(generation.prompt)
+            if tokens + generation.max_tokens > model.max_model_tokens:
+                numbers = {"prompt_tokens": str(tokens), "max_model_tokens": str(model.max_model_tokens)}
+                raise InvalidArgument("PROMPT_TOO_LONG", "too long", metadata=numbers)
+
     async def count_tokens(self, model: str, prompt: Chat) -> int:
-        return sum(len(said.content.split()) for said in prompt.messages)
+        self.counted += 1
+        return _words(prompt)
 
     async def list_models(self) -> Sequence[Model]:
         self.asked_for_models += 1
         return self.models
+
+
+def _words(prompt: Chat) -> int:
+    return sum(len(said.content.split()) for said in prompt.messages)
 
 
 @dataclass

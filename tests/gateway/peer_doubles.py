@@ -110,6 +110,8 @@ class Generator(generator_pb2_grpc.GeneratorServiceServicer):
         self.requests.append(request)
         limit = deadline.current()
         self.remaining_s.append(limit.remaining_s() if limit else 0.0)
+        if request.HasField("chat") and _words(request.chat) + request.max_tokens > TINY.max_model_tokens:
+            raise InvalidArgument("PROMPT_TOO_LONG", "too long")
         try:
             async for response in self._said(self.script):
                 yield response
@@ -132,13 +134,16 @@ class Generator(generator_pb2_grpc.GeneratorServiceServicer):
         self, request: generator_pb2.CountTokensRequest, context: Any
     ) -> generator_pb2.CountTokensResponse:
         self.counted += 1
-        words = sum(len(message.content.split()) for message in request.chat.messages)
-        return generator_pb2.CountTokensResponse(tokens=words, max_model_tokens=400)
+        return generator_pb2.CountTokensResponse(tokens=_words(request.chat), max_model_tokens=TINY.max_model_tokens)
 
     async def ListModels(
         self, request: generator_pb2.ListModelsRequest, context: Any
     ) -> generator_pb2.ListModelsResponse:
         return generator_pb2.ListModelsResponse(models=self.models)
+
+
+def _words(chat: generator_pb2.Chat) -> int:
+    return sum(len(message.content.split()) for message in chat.messages)
 
 
 class Embedder(embedder_pb2_grpc.EmbedderServiceServicer):

@@ -71,18 +71,51 @@ async def test_extractive_engine_gets_grounded_input() -> None:
     ]
 
 
+async def test_prompt_that_fits_is_sent_uncounted() -> None:
+    """What the model takes as it is has one prompt stage, which says how many passages there are."""
+    world, told = World(), Told()
+    await world.begin(model="tiny").run(told)
+    assert [stage.detail for stage in _prompted(told)] == [{"passages": 2}]
+    assert len(world.generator.generations) == 1
+    assert world.generator.counted == 0
+
+
 async def test_language_model_gets_a_chat_that_fits() -> None:
-    """Passages beyond the model's room are left out, worst first, and the stage says how many remain."""
+    """Passages beyond the model's room are left out, worst first, and the stage says how many and how many remain."""
     world, told = World(), Told()
     world.retriever.found = Found(tuple(hit(n, f"word{n} " * 60) for n in range(6)))
-    await world.begin(model="tiny", writing=Writing(max_tokens=50)).run(told)
-    (generation,) = world.generator.generations
+    answer = await world.begin(model="tiny", writing=Writing(max_tokens=50)).run(told)
+    _, generation = world.generator.generations
     assert isinstance(generation.prompt, Chat)
     assert await world.generator.count_tokens("tiny", generation.prompt) <= 350
     assert generation.max_tokens == 50
-    prompted = next(e for e in told.events if isinstance(e, Stage) and e.stage == "prompt" and e.detail)
-    assert prompted.detail["passages"] in range(1, 6)
     assert "word0" in generation.prompt.messages[-1].content
+    first, second = _prompted(told)
+    kept = second.detail["passages"]
+    assert first.detail == {"passages": 6}
+    assert second.detail == {"passages": kept, "dropped_passages": 6 - int(kept), "dropped_turns": 0}
+    assert kept in range(1, 6)
+    assert answer.finish_reason is FinishReason.STOP
+
+
+async def test_prompt_too_long_begins_its_stages_again() -> None:
+    """Generating has begun when the model refuses: it is never done, and prompting stands before it anew."""
+    world, told = World(), Told()
+    world.retriever.found = Found(tuple(hit(n, f"word{n} " * 60) for n in range(6)))
+    answer = await world.begin(model="tiny").run(told)
+    stages = [(event.stage, event.state) for event in told.events if isinstance(event, Stage)]
+    began, done = StageState.STARTED, StageState.DONE
+    again = [("prompt", began), ("prompt", done), ("generate", began)]
+    assert stages[4:] == [*again, *again, ("generate", done)]
+    assert [timing.stage for timing in answer.timings] == [
+        *["plan", "retrieve", "prompt", "prompt", "first_token", "generate"]
+    ]
+
+
+def _prompted(told: Told) -> list[Stage]:
+    """The prompt stages that were done."""
+    stages = [event for event in told.events if isinstance(event, Stage)]
+    return [stage for stage in stages if (stage.stage, stage.state) == ("prompt", StageState.DONE)]
 
 
 async def test_tokens_are_bounded_where_nobody_says() -> None:

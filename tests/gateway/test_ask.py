@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import grpc
 import pytest
+from google.protobuf.json_format import MessageToDict
 
 from meshkit.errors import Unavailable
 from meshkit.identity import Identity
@@ -93,14 +94,28 @@ async def test_identity_and_options_reach_the_peers(gateway: Gateway) -> None:
 
 
 async def test_language_model_gets_a_chat(gateway: Gateway) -> None:
-    """A model of the kind LANGUAGE_MODEL gets messages, counted before they are sent."""
+    """A model of the kind LANGUAGE_MODEL gets messages, which it counts itself."""
     gateway.peers.generator.models = [TINY]
     structured = generator_pb2.StructuredOutput(json_schema="{}")
     await heard(gateway.answers.Ask(ask(generation={"structured_output": structured})))
     (sent,) = gateway.peers.generator.requests
     assert [said.role for said in sent.chat.messages] == [generator_pb2.ROLE_SYSTEM, generator_pb2.ROLE_USER]
     assert sent.structured_output == structured
-    assert gateway.peers.generator.counted == 1
+    assert gateway.peers.generator.counted == 0
+
+
+async def test_prompt_too_long_is_made_to_fit(gateway: Gateway) -> None:
+    """What the model refuses comes again with less, and the caller is told how much less."""
+    gateway.peers.generator.models = [TINY]
+    gateway.peers.retriever.texts["collections/handbook"] = [f"word{place} " * 60 for place in range(6)]
+    events = await heard(gateway.answers.Ask(ask()))
+    refused, taken = gateway.peers.generator.requests
+    assert len(taken.SerializeToString()) < len(refused.SerializeToString())
+    stages = [event.stage for event in events if event.stage.stage == "prompt"]
+    prompted = [MessageToDict(stage.detail) for stage in stages if stage.HasField("detail")]
+    assert [detail.get("dropped_passages", 0) + detail["passages"] for detail in prompted] == [6, 6]
+    assert prompted[1]["dropped_passages"] > 0
+    assert events[-1].HasField("final")
 
 
 async def test_deadline_reaches_the_engine(gateway: Gateway) -> None:

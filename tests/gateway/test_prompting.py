@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gateway.answers import Exchange
 from gateway.generation import Chat, Passage
-from gateway.prompting import Parts, chat, fitted, grounded
+from gateway.prompting import Parts, chat, grounded, shortened
 from meshkit.errors import InvalidArgument
 
 
@@ -69,7 +69,7 @@ async def _words(prompt: Chat) -> int:
 
 @given(st.integers(1, 12), st.integers(0, 6), st.integers(0, 400))
 async def test_prompt_has_as_many_parts_as_fit(passages: int, turns: int, room: int) -> None:
-    """One part more would not fit, and one count a halving is enough to find that out."""
+    """Of a prompt that is too long, one part more would not fit; one count a halving is enough to find that out."""
     parts = Parts("q", _passages(passages), tuple(Exchange(f"q {n}", f"a {n}") for n in range(turns)))
     counts = 0
 
@@ -79,10 +79,12 @@ async def test_prompt_has_as_many_parts_as_fit(passages: int, turns: int, room: 
         return await _words(prompt)
 
     most = parts.droppable()
-    fits = [n for n in range(most + 1) if await _words(chat(parts.without(n))) <= room]
+    lengths = [await _words(chat(parts.without(n))) for n in range(most + 1)]
+    room = min(room, lengths[0] - 1)
+    fits = [n for n, length in enumerate(lengths) if length <= room]
     if fits:
-        assert await fitted(parts, count, room) == parts.without(fits[0])
+        assert await shortened(parts, count, room) == parts.without(fits[0])
     else:
         with pytest.raises(InvalidArgument, match="PROMPT_TOO_LONG"):
-            await fitted(parts, count, room)
-    assert counts <= 2 + most.bit_length()
+            await shortened(parts, count, room)
+    assert counts <= 1 + most.bit_length()

@@ -1,15 +1,17 @@
 """The wiring of the generator."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 
-from prometheus_client import Histogram
+from prometheus_client import Counter, Histogram
+from prometheus_client.registry import Collector
 
 from generator_svc.engine import Engine
 from generator_svc.extractive_engine import ExtractiveEngine
 from generator_svc.generating import Generator, Limits
+from generator_svc.reviving import Restarts, open_reviving_engine
 from generator_svc.service import GeneratorService
 from generator_svc.settings import Settings
 from generator_svc.vllm_metrics import VllmMetrics
@@ -24,13 +26,14 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 @asynccontextmanager
 async def open_app(settings: Settings) -> AsyncIterator[App]:
     """The generator with its engine ready."""
+    restarted = Counter("ragmesh_generator_engine_restarts", "Engines opened in place of dead ones.", registry=None)
     async with AsyncExitStack() as stack:
-        engine = await stack.enter_async_context(_open_engine(settings))
-        yield make_app(engine, settings)
+        engine = await stack.enter_async_context(_open_engine(settings, restarted.inc))
+        yield make_app(engine, settings, [restarted])
 
 
-def make_app(engine: Engine, settings: Settings) -> App:
-    """The app that serves this engine."""
+def make_app(engine: Engine, settings: Settings, collectors: Sequence[Collector] = ()) -> App:
+    """The app that serves this engine; `collectors` are the engine's own."""
     freed = Histogram(
         "ragmesh_generator_cancel_to_slot_free_seconds",
         "Time from a reader's leaving to its slot being free.",
@@ -51,10 +54,10 @@ def make_app(engine: Engine, settings: Settings) -> App:
     registration = Registration(
         SERVICE, generator_pb2_grpc.add_GeneratorServiceServicer_to_server, GeneratorService(generator)
     )
-    return App([registration], probes={SERVICE: serves}, load=load, collectors=[freed, VllmMetrics()])
+    return App([registration], probes={SERVICE: serves}, load=load, collectors=[freed, VllmMetrics(), *collectors])
 
 
-def _open_engine(settings: Settings) -> AbstractAsyncContextManager[Engine]:
+def _open_engine(settings: Settings, restarted: Callable[[], None]) -> AbstractAsyncContextManager[Engine]:
     if not settings.model:
         return nullcontext(ExtractiveEngine(settings.model_name or "extractive", settings.min_support))
     # Only a node that runs vLLM has it.
@@ -64,7 +67,9 @@ def _open_engine(settings: Settings) -> AbstractAsyncContextManager[Engine]:
     same = {option.name: getattr(settings, option.name) for option in fields(VllmOptions)}
     template = settings.chat_template and settings.chat_template.read_text(encoding="utf-8")
     name = settings.model_name or _shown_name(settings.model)
-    return open_vllm_engine(VllmOptions(**{**same, "model_name": name, "chat_template": template}))
+    options = VllmOptions(**{**same, "model_name": name, "chat_template": template})
+    restarts = Restarts(settings.restart_backoff_s, settings.restart_backoff_max_s, settings.engine_close_timeout_s)
+    return open_reviving_engine(lambda: open_vllm_engine(options), restarts, restarted)
 
 
 def _shown_name(model: str) -> str:

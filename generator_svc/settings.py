@@ -29,6 +29,16 @@ class Settings(ServerSettings):
     max_waiting: NonNegativeInt = Field(256, description="Sequences that wait for it; more are refused.")
     queue_retry_after_s: PositiveFloat = Field(1.0, description="Seconds after which a refused caller may retry.")
 
+    restart_backoff_s: PositiveFloat = Field(
+        1.0, description="Seconds before a dead engine is started again; doubles each time that it dies or fails to."
+    )
+    restart_backoff_max_s: PositiveFloat = Field(
+        60.0, description="Most seconds before a start; an engine that lived for as long begins with the fewest again."
+    )
+    engine_close_timeout_s: PositiveFloat = Field(
+        15.0, description="Seconds that an engine has to close before nobody waits for it any more."
+    )
+
     min_support: float = Field(
         0.25,
         ge=0,

@@ -7,6 +7,8 @@ from typing import Any, Protocol, TypeAlias
 
 from meshkit.errors import InvalidArgument
 
+UNKNOWN_TOKEN = -1
+
 
 class EngineKind(Enum):
     """Whether an engine writes or quotes."""
@@ -156,7 +158,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token and the natural logarithm of its probability."""
+    """A token and the natural logarithm of its probability; its id is UNKNOWN_TOKEN where the engine does not say."""
 
     token_id: int
     text: str

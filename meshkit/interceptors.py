@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias, cast
+from typing import Any, NoReturn, Protocol, TypeAlias, cast
 
 import grpc
 
@@ -39,13 +39,19 @@ _KINDS = {
 }
 
 
+class Writer(Protocol):
+    """Sends the messages of a stream; a write ends when the reader has room for the message."""
+
+    async def write(self, message: Any) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """What happens to the messages of one call; lives as long as the call."""
 
     received: Callable[[Any], Any]
     sent: Callable[[], None]
-    taken: Callable[[], AbstractAsyncContextManager[None]]
+    writing: Callable[[], AbstractAsyncContextManager[Writer]]
     admitted: Callable[[], AbstractAsyncContextManager[None]]
 
 
@@ -87,41 +93,27 @@ class Interceptor(grpc.aio.ServerInterceptor):
     @asynccontextmanager
     async def _plain(self, context: Context) -> AsyncIterator[Passage]:
         async with _answering(context):
-            yield Passage(self._validation.check, lambda: None, nullcontext, nullcontext)
+            yield Passage(self._validation.check, lambda: None, lambda: nullcontext(context), nullcontext)
 
     @asynccontextmanager
     async def _around(self, path: str, kind: str, context: Context) -> AsyncIterator[Passage]:
         metadata = dict(context.invocation_metadata() or ())
         call = rpc.from_wire(path, metadata)
-        async with (
-            self._serving(call),
-            self._telemetry.observe(call, kind, metadata, context) as observation,
-            _answering(context),
-            _limited(context, self._settings),
-        ):
+        with self._serving(call), self._telemetry.observe(call, kind, metadata, context) as observation:
+            async with _answering(context), _limited(context, self._settings):
 
-            def received(message: Any) -> Any:
-                observation.received()
-                return self._validation.check(message)
+                def received(message: Any) -> Any:
+                    observation.received()
+                    return self._validation.check(message)
 
-            with identity.acting_as(identity.from_metadata(context.invocation_metadata() or ())):
-                yield Passage(received, observation.sent, self._taken, self._permits.take)
+                def writing() -> AbstractAsyncContextManager[Writer]:
+                    return _bounded_writes(context, self._settings.max_stall_s)
 
-    @asynccontextmanager
-    async def _taken(self) -> AsyncIterator[None]:
-        """Bound the body, a write, which ends when the reader has room for the message."""
-        timer = asyncio.timeout(self._settings.max_stall_s)
-        try:
-            async with timer:
-                yield
-        except TimeoutError as error:
-            if not timer.expired():
-                raise
-            metadata = {"limit_s": f"{self._settings.max_stall_s:g}"}
-            raise Aborted("READER_STALLED", "the reader took nothing for too long", metadata=metadata) from error
+                with identity.acting_as(identity.from_metadata(context.invocation_metadata() or ())):
+                    yield Passage(received, observation.sent, writing, self._permits.take)
 
-    @asynccontextmanager
-    async def _serving(self, call: rpc.Rpc) -> AsyncIterator[None]:
+    @contextmanager
+    def _serving(self, call: rpc.Rpc) -> Iterator[None]:
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         self.tasks.add(task)
         try:
@@ -129,6 +121,54 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 yield
         finally:
             self.tasks.discard(task)
+
+
+@asynccontextmanager
+async def _bounded_writes(context: Context, limit_s: float) -> AsyncIterator[Writer]:
+    """A writer for the body; a write that takes longer than allowed ends it with READER_STALLED."""
+    timer = asyncio.timeout(None)
+    writer = _BoundedWriter(context, timer, limit_s)
+    try:
+        async with timer:
+            yield writer
+    except TimeoutError as error:
+        if not timer.expired():
+            raise
+        metadata = {"limit_s": f"{limit_s:g}"}
+        raise Aborted("READER_STALLED", "the reader took nothing for too long", metadata=metadata) from error
+    finally:
+        writer.close()
+
+
+class _BoundedWriter:
+    """Notes when each write begins, and looks once in `limit_s` whether the current one has taken that long.
+
+    A timer for the stream rather than for each write, of which there is one a token. Lives as long as its stream.
+    """
+
+    def __init__(self, context: Context, timer: asyncio.Timeout, limit_s: float) -> None:
+        self._context = context
+        self._timer = timer
+        self._limit_s = limit_s
+        self._began_s: float | None = None
+        self._loop = asyncio.get_running_loop()
+        self._next_look = self._loop.call_later(limit_s, self._look)
+
+    async def write(self, message: Any) -> None:
+        self._began_s = self._loop.time()
+        await self._context.write(message)
+        self._began_s = None
+
+    def close(self) -> None:
+        self._next_look.cancel()
+
+    def _look(self) -> None:
+        now_s = self._loop.time()
+        due_s = (now_s if self._began_s is None else self._began_s) + self._limit_s
+        if due_s <= now_s:
+            self._timer.reschedule(now_s)
+        else:
+            self._next_look = self._loop.call_at(due_s, self._look)
 
 
 @asynccontextmanager
@@ -231,10 +271,13 @@ def _streaming(handler: Handler, around: Around) -> Callable[..., Any]:
     async def answer(raw: Any, context: Context) -> None:
         async with around(context) as passage:
             request = _requests(handler, raw, passage)
-            async with passage.admitted(), aclosing(behavior(request, context)) as responses:
+            async with (
+                passage.admitted(),
+                aclosing(behavior(request, context)) as responses,
+                passage.writing() as out,
+            ):
                 async for response in responses:
-                    async with passage.taken():
-                        await context.write(response)
+                    await out.write(response)
                     passage.sent()
 
     return answer

@@ -34,37 +34,64 @@ class Metrics:
             registry=registry,
             buckets=_SECONDS,
         )
+        self._methods: dict[tuple[str, str, str], MethodMetrics] = {}
+
+    def of(self, rpc: Rpc, kind: str) -> "MethodMetrics":
+        """The metrics of a method, which must be one of the server's own: they are kept."""
+        labels = (kind, rpc.service, rpc.method)
+        found = self._methods.get(labels)
+        if found is None:
+            found = self._methods[labels] = MethodMetrics(self, labels)
+        return found
+
+
+class MethodMetrics:
+    """A server's metrics at the labels of one method, looked up once; lives as long as they."""
+
+    def __init__(self, metrics: Metrics, labels: tuple[str, str, str]) -> None:
+        self.started = metrics.started.labels(*labels)
+        self.in_flight = metrics.in_flight.labels(*labels)
+        self.received = metrics.received.labels(*labels)
+        self.sent = metrics.sent.labels(*labels)
+        self.duration = metrics.duration.labels(*labels)
+        self._handled, self._first_message, self._labels = metrics.handled, metrics.first_message, labels
+        self.streams = labels[0] in ("server_stream", "bidi_stream")
+
+    def handled(self, code: str) -> Counter:
+        """Calls ended under a canonical code."""
+        return self._handled.labels(*self._labels, code)
+
+    def first_message(self) -> Histogram:
+        """Only for methods that stream: what is looked up is shown."""
+        return self._first_message.labels(*self._labels)
 
 
 class Observation:
     """The counting of one call; lives as long as the call, and whoever makes it calls `ended` once."""
 
-    def __init__(self, metrics: Metrics, rpc: Rpc, kind: str) -> None:
-        self._metrics = metrics
-        self._labels = (kind, rpc.service, rpc.method)
+    def __init__(self, method: MethodMetrics) -> None:
+        self._method = method
         self._began_s = time.perf_counter()
-        self._received = metrics.received.labels(*self._labels)
-        self._sent = metrics.sent.labels(*self._labels)
-        self._awaits_first = kind in ("server_stream", "bidi_stream")
-        metrics.started.labels(*self._labels).inc()
-        metrics.in_flight.labels(*self._labels).inc()
+        self._awaits_first = method.streams
+        method.started.inc()
+        method.in_flight.inc()
 
     def received(self) -> None:
         """Count a message of the caller."""
-        self._received.inc()
+        self._method.received.inc()
 
     def sent(self) -> None:
         """Count a message to the caller."""
-        self._sent.inc()
+        self._method.sent.inc()
         if self._awaits_first:
             self._awaits_first = False
-            self._metrics.first_message.labels(*self._labels).observe(self.elapsed_s())
+            self._method.first_message().observe(self.elapsed_s())
 
     def ended(self, code: str) -> None:
         """Count the call's end under a canonical code."""
-        self._metrics.in_flight.labels(*self._labels).dec()
-        self._metrics.handled.labels(*self._labels, code).inc()
-        self._metrics.duration.labels(*self._labels).observe(self.elapsed_s())
+        self._method.in_flight.dec()
+        self._method.handled(code).inc()
+        self._method.duration.observe(self.elapsed_s())
 
     def elapsed_s(self) -> float:
         """Seconds since the call began."""

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import grpc
@@ -52,17 +52,17 @@ class Telemetry:
         self._tracer = tracer
         self._metrics = Metrics(registry)
 
-    @asynccontextmanager
-    async def observe(
+    @contextmanager
+    def observe(
         self,
         rpc: Rpc,
         kind: str,
         metadata: Mapping[str, str | bytes],
         context: "grpc.aio.ServicerContext[Any, Any]",
-    ) -> AsyncIterator[Observation]:
+    ) -> Iterator[Observation]:
         """Trace and count the call that the body serves, and log its end; errors pass through."""
         parent = _propagator.extract({key: value for key, value in metadata.items() if isinstance(value, str)})
-        observation = Observation(self._metrics, rpc, kind)
+        observation = Observation(self._metrics.of(rpc, kind))
         deadline_s = context.time_remaining()
         code = grpc.StatusCode.OK
         with self._tracer.start_as_current_span(
@@ -82,6 +82,8 @@ class Telemetry:
 def _log(code: grpc.StatusCode, duration_s: float, deadline_s: float | None) -> None:
     """One line a call, with the time that its caller gave it; an answer as it should be is for debugging only."""
     level = logging.DEBUG if code is grpc.StatusCode.OK else logging.INFO
+    if not logger.isEnabledFor(level):
+        return
     given = {} if deadline_s is None else {"deadline_s": round(deadline_s, 6)}
     logger.log(level, "answered", extra={"code": code.name, "duration_s": round(duration_s, 6), **given})
 

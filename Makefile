@@ -66,9 +66,20 @@ fmt: $(VENV)/.lint ## Format the Python code and apply the safe fixes.
 
 # --- Measuring --------------------------------------------------------------------------------------
 
-.PHONY: bench-mesh bench-extractive
+# ROUNDS=N measures so many rounds; DOCS=1 writes the tables to docs/performance.md too. On a GPU: `make install-gpu gen`,
+# then MODEL=... .venv/bin/python -m bench.generate.
+.PHONY: bench-mesh bench-generate bench-vllm-vs-hf bench-soak bench-extractive
 bench-mesh: $(VENV)/.bench gen ## Measure what each hop adds to the first token and to every later one.
 	$(PYTHON) -m bench.mesh
+
+bench-generate: $(VENV)/.bench gen ## Measure generation at 1 to 128 streams: engine, generator_svc, mesh, vLLM's own server.
+	$(PYTHON) -m bench.generate
+
+bench-vllm-vs-hf: $(VENV)/.bench gen ## Measure vLLM against plain transformers at 1 to 64 requests at once.
+	$(PYTHON) -m bench.vllm_vs_hf
+
+bench-soak: $(VENV)/.bench gen ## Cancel 100 thousand streams and watch generator_svc's memory. COUNT=N for so many.
+	$(PYTHON) -m bench.soak
 
 FOLDER := ../shared/data/squad-dev10
 bench-extractive: $(VENV)/.bench gen ## Measure how often the extractive engine's first quote holds the answer. FOLDER=... names the questions.

@@ -118,7 +118,7 @@ async def _subjects(model: str, folder: Path) -> AsyncGenerator[dict[str, Subjec
 
 
 async def _by_engine(engine: Engine, question: str, max_tokens: int, heard: Heard) -> None:
-    async with aclosing(engine.generate(_request(question, max_tokens))) as pieces:
+    async with aclosing(engine.generate(request(question, max_tokens))) as pieces:
         async for piece in pieces:
             heard.token(piece.tokens)
             heard.total += piece.tokens
@@ -127,7 +127,7 @@ async def _by_engine(engine: Engine, question: str, max_tokens: int, heard: Hear
 async def _by_generator(
     stub: generator_pb2_grpc.GeneratorServiceStub, question: str, max_tokens: int, heard: Heard
 ) -> None:
-    async for part in stub.Generate(_request(question, max_tokens), timeout=_TIMEOUT_S, metadata=IDENTITY):
+    async for part in stub.Generate(request(question, max_tokens), timeout=_TIMEOUT_S, metadata=IDENTITY):
         if part.token_ids:
             heard.token(len(part.token_ids))
         heard.total = part.usage.completion_tokens or heard.total
@@ -176,7 +176,7 @@ async def _by_openai(client: AsyncOpenAI, question: str, max_tokens: int, heard:
                 heard.total = chunk.usage.completion_tokens
 
 
-def _request(question: str, max_tokens: int) -> generator_pb2.GenerateRequest:
+def request(question: str, max_tokens: int) -> generator_pb2.GenerateRequest:
     system, user = _chat(question)
     messages = [
         generator_pb2.Message(role=generator_pb2.ROLE_SYSTEM, content=system),

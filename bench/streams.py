@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from bench.harness import Reading, cpu_s, quantile
@@ -45,14 +46,17 @@ class Heard:
         server or waited in a socket. Where messages do not say how many tokens they bring, each brings as many.
         """
         even = self.total / len(self.messages)
+        together: list[tuple[float, float]] = []
+        for at_s, count in self.messages:
+            tokens = count or even
+            if together and at_s - together[-1][0] < _TOGETHER_S:
+                came_s, earlier = together.pop()
+                together.append((came_s, earlier + tokens))
+            else:
+                together.append((at_s, tokens))
         gaps: list[float] = []
-        (before_s, _), *later = self.messages
-        tokens = 0.0
-        for at_s, count in later:
-            tokens += count or even
-            if at_s - before_s >= _TOGETHER_S:
-                gaps += [(at_s - before_s) * 1000 / tokens] * round(tokens)
-                before_s, tokens = at_s, 0.0
+        for (before_s, _), (at_s, tokens) in pairwise(together):
+            gaps += [(at_s - before_s) * 1000 / tokens] * max(round(tokens), 1)
         return gaps
 
 

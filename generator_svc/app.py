@@ -58,6 +58,12 @@ def make_app(engine: Engine, settings: Settings, collectors: Sequence[Collector]
 
 
 def _open_engine(settings: Settings, restarted: Callable[[], None]) -> AbstractAsyncContextManager[Engine]:
+    if settings.upstream_url:
+        # Only a node that asks an upstream has a driver for it.
+        from generator_svc.openai_engine import OpenAIOptions, open_openai_engine
+
+        known = {option.name: getattr(settings, option.name) for option in fields(OpenAIOptions)}
+        return open_openai_engine(OpenAIOptions(**known))
     if not settings.model:
         return nullcontext(ExtractiveEngine(settings.model_name or "extractive", settings.min_support))
     # Only a node that runs vLLM has it.

@@ -3,7 +3,17 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_settings import SettingsConfigDict
 
@@ -73,6 +83,40 @@ class Settings(ServerSettings):
         description="vLLM: further engine arguments, as a JSON object; each wins over a setting's and over the file's.",
     )
 
+    upstream_url: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="An OpenAI-compatible server to ask, such as http://host:8000/v1, in place of a model here.",
+    )
+    upstream_model: str = Field("", description="Upstream: its name for the model; empty for the first that it lists.")
+    upstream_api_key: SecretStr = Field(SecretStr(""), description="Upstream: the key that it wants; empty for none.")
+    upstream_api: Literal["auto", "openai", "vllm"] = Field(
+        "auto",
+        description="Upstream: what it takes beside OpenAI's API; vllm for every structured output, token ids and "
+        "counts, auto for vllm where its list of models says so.",
+    )
+    upstream_max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens", description="Upstream: what it calls the most tokens of a chat's answer."
+    )
+    upstream_max_model_tokens: NonNegativeInt = Field(
+        0, description="Upstream: tokens of prompt and output together, where it counts them; 0 for what it lists."
+    )
+    upstream_timeout_s: PositiveFloat = Field(
+        5.0, description="Upstream: seconds to connect, to wait for a free connection, and for a short answer."
+    )
+    upstream_idle_timeout_s: PositiveFloat = Field(
+        120.0, description="Upstream: seconds of silence after which a stream, or its beginning, is given up."
+    )
+    upstream_check_interval_s: PositiveFloat = Field(
+        5.0, description="Upstream: fewest seconds between two questions whether it is there."
+    )
+    upstream_max_connections: PositiveInt = Field(
+        256, description="Upstream: connections at once; a stream takes one, over HTTP/2 it shares one."
+    )
+    upstream_h2c: bool = Field(
+        False, description="Upstream: speak HTTP/2 without TLS, as to Envoy; with TLS it is negotiated."
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _read_model_file(cls, given: dict[str, Any]) -> dict[str, Any]:
@@ -89,3 +133,10 @@ class Settings(ServerSettings):
             ) from error
         arguments = {**read["engine_args"], **given.get("engine_args", {})}
         return {**read, **given, "model": read["model"], "engine_args": arguments}
+
+    @field_validator("upstream_url")
+    @classmethod
+    def _one_engine(cls, url: str, read: ValidationInfo) -> str:
+        if url and read.data.get("model"):
+            raise ValueError("excludes RAGMESH_GENERATOR_MODEL: a model is run here, or it is asked for there")
+        return url

@@ -5,12 +5,14 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import fields
 from pathlib import Path
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter
 from prometheus_client.registry import Collector
 
+from generator_svc.admission import Limits
 from generator_svc.engine import Engine
 from generator_svc.extractive_engine import ExtractiveEngine
-from generator_svc.generating import Generator, Limits
+from generator_svc.generating import Generator
+from generator_svc.metrics import GeneratorCollector, queue_wait_histogram, slot_free_histogram
 from generator_svc.reviving import Restarts, open_reviving_engine
 from generator_svc.service import GeneratorService
 from generator_svc.settings import Settings
@@ -20,7 +22,6 @@ from meshkit.server_info import Load
 from ragmesh.generator.v1 import generator_pb2, generator_pb2_grpc
 
 SERVICE = generator_pb2.DESCRIPTOR.services_by_name["GeneratorService"].full_name
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 
 @asynccontextmanager
@@ -34,14 +35,9 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
 
 def make_app(engine: Engine, settings: Settings, collectors: Sequence[Collector] = ()) -> App:
     """The app that serves this engine; `collectors` are the engine's own."""
-    freed = Histogram(
-        "ragmesh_generator_cancel_to_slot_free_seconds",
-        "Time from a reader's leaving to its slot being free.",
-        registry=None,
-        buckets=_SECONDS,
-    )
-    limits = Limits(settings.max_running, settings.max_waiting, settings.queue_retry_after_s)
-    generator = Generator(engine, limits, freed.observe)
+    freed, waited = slot_free_histogram(), queue_wait_histogram()
+    generator = Generator(engine, _limits(engine, settings), freed.observe, waited.observe)
+    own = [freed, waited, GeneratorCollector(generator), VllmMetrics()]
 
     async def serves() -> bool:
         await engine.check()
@@ -54,7 +50,18 @@ def make_app(engine: Engine, settings: Settings, collectors: Sequence[Collector]
     registration = Registration(
         SERVICE, generator_pb2_grpc.add_GeneratorServiceServicer_to_server, GeneratorService(generator)
     )
-    return App([registration], probes={SERVICE: serves}, load=load, collectors=[freed, VllmMetrics(), *collectors])
+    return App([registration], probes={SERVICE: serves}, load=load, collectors=[*own, *collectors])
+
+
+def _limits(engine: Engine, settings: Settings) -> Limits:
+    return Limits(
+        max_running=settings.max_running,
+        max_waiting=settings.max_waiting,
+        max_running_tokens=settings.max_running_tokens or engine.card.cache_tokens,
+        retry_after_s=settings.queue_retry_after_s,
+        max_retry_after_s=settings.max_queue_retry_after_s,
+        shares=settings.tenant_shares,
+    )
 
 
 def _open_engine(settings: Settings, restarted: Callable[[], None]) -> AbstractAsyncContextManager[Engine]:

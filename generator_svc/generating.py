@@ -1,51 +1,61 @@
-"""The generations under way: admitted by sequences, found by id, freed the moment their reader leaves."""
+"""The generations under way: admitted, found by id, freed the moment their reader leaves."""
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import AsyncExitStack, aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from typing import cast
 
-from generator_svc.engine import Delta, Engine, Request, Work
-from meshkit.admission import Permits
+from generator_svc.admission import Admission, Limits, Place
+from generator_svc.engine import Delta, Engine, Request
 from meshkit.errors import Aborted, AlreadyExists, invalid
 
-_RATE_WINDOW_S = 10.0
+_RATE_WINDOW_S = 10
+_REST_S = 5.0
+_MIN_RATE_WINDOW_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Sequences that run and wait, the most that run at once, and what is known of tokens and cache."""
+    """The work at hand: sequences that run and wait, tokens that run, the most of each, and what is left to make.
+
+    `running_tokens` are those that the running requests may come to; `token_limit` 0 is no bound.
+    """
 
     running: int
     waiting: int
     limit: int
+    running_tokens: int
+    token_limit: int
     outstanding_tokens: int
     tokens_per_second: float
     cache_use: float
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How many sequences run at once, how many wait, and when who is refused may come back."""
+@dataclass(slots=True)
+class Totals:
+    """Tokens since the beginning; those of a prompt count when its generation has ended, read to the end."""
 
-    max_running: int
-    max_waiting: int
-    retry_after_s: float
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
 
 
 class Generator:
     """Runs requests on one engine, which whoever opened it closes; lives on one event loop."""
 
-    def __init__(self, engine: Engine, limits: Limits, freed: Callable[[float], None]) -> None:
-        """`freed` is told how many seconds passed from a reader's leaving to its slot being free."""
+    def __init__(
+        self, engine: Engine, limits: Limits, freed: Callable[[float], None], waited: Callable[[float], None]
+    ) -> None:
+        """Is told in seconds: `freed` how long a slot took to be free when its reader left, `waited` each wait."""
         self.engine = engine
-        self._limits = limits
-        self._permits = Permits(limits.max_running + limits.max_waiting, limits.retry_after_s)
+        self.admission = Admission(limits, self._drain_s)
+        self.totals = Totals()
         self._generations: dict[str, _Generation] = {}
         self._rate = _Rate()
         self._freed = freed
+        self._waited = waited
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         """The deltas of one request, whose slot is free when the generator is closed.
@@ -53,125 +63,150 @@ class Generator:
         Raises ResourceExhausted where too much waits already, AlreadyExists where the id is in use, Aborted after
         `abort`, and what the engine raises.
         """
-        async with AsyncExitStack() as held:
-            for _ in range(self._sequences(request)):
-                await held.enter_async_context(self._permits.take())
-            generation = held.enter_context(self._registered(await self.engine.prepare(request)))
-            async with aclosing(generation.deltas()) as deltas:
-                async for delta in deltas:
-                    self._rate.add(delta.tokens)
-                    yield delta
+        generation = self._register(request)
+        try:
+            async for delta in await self._begin(generation, request):
+                generation.reader = None
+                self._count(generation, delta)
+                yield delta
+                if generation.aborted:
+                    raise _aborted()
+                generation.reader = asyncio.current_task()
+        except GeneratorExit:
+            await self._free(generation)
+            raise
+        except asyncio.CancelledError:
+            await self._free(generation)
+            if generation.was_the_cause():
+                raise _aborted() from None
+            raise
+        finally:
+            del self._generations[request.key]
+            await self._close(generation)
 
     async def abort(self, key: str) -> bool:
         """End the generation of that request's key, whose reader gets Aborted; False where there is none."""
         generation = self._generations.get(key)
         if generation is None:
             return False
-        await generation.abort()
+        if not generation.aborted:
+            generation.aborted = True
+            if generation.reader:
+                generation.reader.cancel()
+            else:
+                await self._free(generation)
         return True
 
     def load(self) -> Load:
         """The work at hand."""
-        running = min(self._permits.running, self._limits.max_running)
+        admission = self.admission
         return Load(
-            running=running,
-            waiting=self._permits.running - running,
-            limit=self._limits.max_running,
-            outstanding_tokens=sum(generation.outstanding for generation in self._generations.values()),
+            running=admission.running,
+            waiting=admission.waiting,
+            limit=admission.limits.max_running,
+            running_tokens=admission.running_tokens,
+            token_limit=admission.limits.max_running_tokens,
+            outstanding_tokens=self._outstanding(),
             tokens_per_second=self._rate.per_second(),
             cache_use=self.engine.cache_use,
         )
 
-    def _sequences(self, request: Request) -> int:
-        if request.n > self._permits.limit:
-            raise invalid("n", f"this server takes {self._permits.limit} sequences at once")
-        return request.n
-
-    @contextmanager
-    def _registered(self, work: Work) -> Iterator["_Generation"]:
-        request = work.request
+    def _register(self, request: Request) -> "_Generation":
+        if request.n > self.admission.limits.max_running:
+            raise invalid("n", f"this server makes {self.admission.limits.max_running} sequences at once")
         if request.key in self._generations:
             message = "a generation of this id is running"
             raise AlreadyExists("GENERATION_EXISTS", message, metadata={"generation": request.id})
-        generation = _Generation(self.engine, work, self._freed)
-        self._generations[request.key] = generation
-        try:
-            yield generation
-        finally:
-            del self._generations[request.key]
+        generation = self._generations[request.key] = _Generation()
+        return generation
+
+    async def _begin(self, generation: "_Generation", request: Request) -> AsyncGenerator[Delta, None]:
+        self.admission.check(request.owner, request.n)
+        work = await self.engine.prepare(request)
+        generation.unmade = request.n * work.max_tokens
+        asked_s = time.monotonic()
+        generation.place = await self.admission.take(work)
+        self._waited(time.monotonic() - asked_s)
+        generation.stream = self.engine.generate(work)
+        return generation.stream
+
+    def _count(self, generation: "_Generation", delta: Delta) -> None:
+        generation.unmade -= delta.tokens
+        self.totals.completion_tokens += delta.tokens
+        self._rate.reached(self.totals.completion_tokens)
+        if delta.usage:
+            self.totals.prompt_tokens += delta.usage.prompt_tokens
+            self.totals.cached_tokens += delta.usage.cached_tokens
+
+    async def _free(self, generation: "_Generation") -> None:
+        """Close what a reader leaves before its end."""
+        if generation.place:
+            left_s = time.monotonic()
+            await self._close(generation)
+            self._freed(time.monotonic() - left_s)
+
+    async def _close(self, generation: "_Generation") -> None:
+        # Who takes the place closes the stream: two tasks cannot do so at once.
+        place, generation.place = generation.place, None
+        if place:
+            try:
+                await generation.stream.aclose()
+            finally:
+                self.admission.release(place, generation.outstanding)
+
+    def _outstanding(self) -> int:
+        return sum(generation.outstanding for generation in self._generations.values())
+
+    def _drain_s(self) -> float:
+        rate = self._rate.per_second()
+        return self._outstanding() / rate if rate else 0.0
 
 
 class _Generation:
-    """One request on the engine: one task reads it, any task may abort it."""
+    """One request under way: one task at a time reads it, any task may abort it."""
 
-    def __init__(self, engine: Engine, work: Work, freed: Callable[[float], None]) -> None:
-        self.outstanding = work.max_tokens * work.request.n
-        self._stream = engine.generate(work)
-        self._freed = freed
-        # How an abort finds the reader: waiting for the engine, which the abort then ends, or busy with a delta.
-        self._waiting: asyncio.Timeout | None = None
-        self._aborted = False
-        self._closing = asyncio.Lock()
+    stream: AsyncGenerator[Delta, None]
 
-    async def deltas(self) -> AsyncGenerator[Delta, None]:
-        try:
-            while delta := await self._next():
-                self.outstanding = max(self.outstanding - delta.tokens, 0)
-                yield delta
-        except (asyncio.CancelledError, GeneratorExit):
-            left_s = time.monotonic()
-            await self._close()
-            self._freed(time.monotonic() - left_s)
-            raise
-        finally:
-            await self._close()
+    def __init__(self) -> None:
+        self.aborted = False
+        # Held from when it is admitted until its stream is closed.
+        self.place: Place | None = None
+        # The task that waits for the next delta; None while it is busy with one.
+        self.reader = asyncio.current_task()
+        self.unmade = 0
 
-    async def abort(self) -> None:
-        self._aborted = True
-        if self._waiting:
-            self._waiting.reschedule(asyncio.get_running_loop().time())
-        else:
-            await self._close()
+    @property
+    def outstanding(self) -> int:
+        """The tokens yet to be made, at most; an engine that counts none makes them all the same."""
+        return max(self.unmade, 0)
 
-    async def _next(self) -> Delta | None:
-        """The next delta, None after the last; raises Aborted once `abort` was called."""
-        try:
-            async with asyncio.timeout(None) as self._waiting:
-                delta = await anext(self._stream, None)
-        except TimeoutError:
-            if not self._aborted:
-                raise
-            delta = None
-        finally:
-            self._waiting = None
-        if self._aborted:
-            raise Aborted("GENERATION_ABORTED", "the generation was ended by Abort")
-        return delta
+    def was_the_cause(self) -> bool:
+        """Whether the cancellation of the current task was this generation's abort, and nothing else besides."""
+        return self.aborted and cast("asyncio.Task[object]", asyncio.current_task()).uncancel() == 0
 
-    async def _close(self) -> None:
-        # A generator cannot be closed by two tasks at once.
-        async with self._closing:
-            await self._stream.aclose()
+
+def _aborted() -> Aborted:
+    return Aborted("GENERATION_ABORTED", "the generation was ended by Abort")
 
 
 class _Rate:
-    """Tokens a second over the last seconds."""
+    """How fast a total grows, over the last seconds since it rested; a mark a second, however fast."""
 
     def __init__(self) -> None:
-        self._began_s = time.monotonic()
-        self._made: deque[tuple[float, int]] = deque()
+        self._total = 0
+        self._marks: deque[tuple[float, int]] = deque(maxlen=_RATE_WINDOW_S)
 
-    def add(self, tokens: int) -> None:
+    def reached(self, total: int) -> None:
         now_s = time.monotonic()
-        self._made.append((now_s, tokens))
-        self._forget(now_s)
+        idle_s = now_s - self._marks[-1][0] if self._marks else _RATE_WINDOW_S
+        if idle_s >= 1.0:
+            if idle_s >= _REST_S:
+                self._marks.clear()
+            self._marks.append((now_s, self._total))
+        self._total = total
 
     def per_second(self) -> float:
         now_s = time.monotonic()
-        self._forget(now_s)
-        window_s = min(_RATE_WINDOW_S, now_s - self._began_s)
-        return sum(tokens for _, tokens in self._made) / window_s if window_s else 0.0
-
-    def _forget(self, now_s: float) -> None:
-        while self._made and self._made[0][0] < now_s - _RATE_WINDOW_S:
-            self._made.popleft()
+        recent = (mark for mark in self._marks if now_s - mark[0] <= _RATE_WINDOW_S)
+        began_s, total = next(recent, (now_s, self._total))
+        return (self._total - total) / max(now_s - began_s, _MIN_RATE_WINDOW_S)

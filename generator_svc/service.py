@@ -27,8 +27,8 @@ from generator_svc.engine import (
     TokenLogprob,
     Usage,
 )
-from generator_svc.generating import Generator
-from meshkit import identity
+from generator_svc.generating import Generator, Load
+from meshkit import identity, orca
 from meshkit.errors import MeshError, invalid, not_found
 from ragmesh.common.v1 import usage_pb2
 from ragmesh.generator.v1 import generator_pb2, generator_pb2_grpc
@@ -46,11 +46,11 @@ _KINDS = {
     EngineKind.EXTRACTIVE: generator_pb2.ENGINE_KIND_EXTRACTIVE,
 }
 _FINISHES = {
-    None: generator_pb2.FINISH_REASON_UNSPECIFIED,
     FinishReason.STOP: generator_pb2.FINISH_REASON_STOP,
     FinishReason.LENGTH: generator_pb2.FINISH_REASON_LENGTH,
     FinishReason.ABSTAINED: generator_pb2.FINISH_REASON_ABSTAINED,
 }
+_INT32_MAX = 2**31 - 1
 
 
 class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
@@ -62,14 +62,22 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
     async def Generate(
         self, request: generator_pb2.GenerateRequest, context: Context
     ) -> AsyncIterator[generator_pb2.GenerateResponse]:
-        """The deltas, the first with the generation's id and model."""
-        self._check_model(request.model)
-        id = request.generation_id or uuid.uuid4().hex
-        first = {"generation_id": id, "model": self._generator.engine.card.model}
-        async with aclosing(self._generator.generate(_request(request, id))) as deltas:
-            async for delta in deltas:
-                yield _response(delta, first)
-                first = {}
+        """The deltas, the first with the generation's id and model; the load in the trailers, however it ends."""
+        try:
+            self._check_model(request.model)
+            id = request.generation_id or uuid.uuid4().hex
+            name: generator_pb2.GenerateResponse | None = generator_pb2.GenerateResponse(
+                generation_id=id, model=self._generator.engine.card.model
+            )
+            async with aclosing(self._generator.generate(_request(request, id))) as deltas:
+                async for delta in deltas:
+                    response = _response(delta)
+                    if name:
+                        response.MergeFrom(name)
+                        name = None
+                    yield response
+        finally:
+            context.set_trailing_metadata((orca.to_trailer(_report(self._generator.load())),))
 
     async def Abort(self, request: generator_pb2.AbortRequest, context: Context) -> generator_pb2.AbortResponse:
         """End a generation of the caller's tenant."""
@@ -112,7 +120,9 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
             limit=load.limit,
             kv_cache_use=load.cache_use,
             tokens_per_second=load.tokens_per_second,
-            outstanding_tokens=load.outstanding_tokens,
+            outstanding_tokens=min(load.outstanding_tokens, _INT32_MAX),
+            running_tokens=load.running_tokens,
+            token_limit=load.token_limit,
         )
 
     def _check_model(self, model: str) -> None:
@@ -125,6 +135,17 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
         except MeshError:
             return False
         return True
+
+
+def _report(load: Load) -> orca.LoadReport:
+    return orca.LoadReport(
+        running=load.running,
+        waiting=load.waiting,
+        limit=load.limit,
+        outstanding_tokens=load.outstanding_tokens,
+        tokens_per_second=load.tokens_per_second,
+        cache_use=load.cache_use,
+    )
 
 
 def _request(message: generator_pb2.GenerateRequest, id: str) -> Request:
@@ -172,17 +193,18 @@ def _form(form: generator_pb2.StructuredOutput) -> Form:
     return Form(choice=tuple(value.texts)) if field.name == "choice" else Form(**{field.name: value})
 
 
-def _response(delta: Delta, first: dict[str, str]) -> generator_pb2.GenerateResponse:
-    return generator_pb2.GenerateResponse(
-        **first,
-        index=delta.index,
-        text=delta.text,
-        token_ids=delta.token_ids,
-        logprobs=[_logprobs(position) for position in delta.logprobs],
-        finish_reason=_FINISHES[delta.finish],
-        usage=_usage(delta.usage) if delta.usage else None,
-        timings=_timings(delta.stages) if delta.stages else None,
-    )
+def _response(delta: Delta) -> generator_pb2.GenerateResponse:
+    response = generator_pb2.GenerateResponse(index=delta.index, text=delta.text, token_ids=delta.token_ids)
+    # Most deltas have no more, and a field takes its time also where there is nothing to set.
+    if delta.logprobs:
+        response.logprobs.extend(map(_logprobs, delta.logprobs))
+    if delta.finish:
+        response.finish_reason = _FINISHES[delta.finish]
+    if delta.usage:
+        response.usage.CopyFrom(_usage(delta.usage))
+    if delta.stages:
+        response.timings.CopyFrom(_timings(delta.stages))
+    return response
 
 
 def _logprobs(position: Logprobs) -> generator_pb2.Logprobs:

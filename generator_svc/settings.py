@@ -37,7 +37,18 @@ class Settings(ServerSettings):
     model_name: str = Field("", description="Name that requests give the model; empty for its own.")
     max_running: PositiveInt = Field(64, description="Sequences that the engine makes at once.")
     max_waiting: NonNegativeInt = Field(256, description="Sequences that wait for it; more are refused.")
-    queue_retry_after_s: PositiveFloat = Field(1.0, description="Seconds after which a refused caller may retry.")
+    max_running_tokens: NonNegativeInt = Field(
+        0,
+        description="Tokens, of prompts and of all that they may draw, that the engine holds at once; a larger request "
+        "runs alone; 0 for as many as its KV cache holds.",
+    )
+    tenant_shares: dict[str, PositiveFloat] = Field(
+        {}, description="Weights of tenants in the queue, as a JSON object; 1 for those not named."
+    )
+    queue_retry_after_s: PositiveFloat = Field(
+        1.0, description="Fewest seconds after which a refused caller may retry; more when the queue takes longer."
+    )
+    max_queue_retry_after_s: PositiveFloat = Field(60.0, description="Most seconds that a refused caller is told.")
 
     restart_backoff_s: PositiveFloat = Field(
         1.0, description="Seconds before a dead engine is started again; doubles each time that it dies or fails to."

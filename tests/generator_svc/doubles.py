@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from generator_svc.engine import Card, Chat, Delta, EngineKind, FinishReason, Prompt, Request, Usage, Work
 from meshkit.errors import Unavailable
@@ -44,3 +44,10 @@ class PacedEngine:
     async def check(self) -> None:
         if not self.alive:
             raise Unavailable("ENGINE_UNAVAILABLE", "the engine died")
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    """Return when it has, or raise after five seconds."""
+    async with asyncio.timeout(5):
+        while not happened():
+            await asyncio.sleep(0.001)

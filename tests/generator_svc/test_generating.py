@@ -5,10 +5,11 @@ from contextlib import aclosing
 
 import pytest
 
+from generator_svc.admission import Limits
 from generator_svc.engine import Prompt, Request
-from generator_svc.generating import Generator, Limits
+from generator_svc.generating import Generator
 from meshkit.errors import Aborted, AlreadyExists, InvalidArgument, ResourceExhausted
-from tests.generator_svc.doubles import PacedEngine
+from tests.generator_svc.doubles import PacedEngine, until
 
 
 def _request(id: str = "one", owner: str = "acme", tokens: int = 5, n: int = 1) -> Request:
@@ -18,8 +19,9 @@ def _request(id: str = "one", owner: str = "acme", tokens: int = 5, n: int = 1) 
 def _generator(
     engine: PacedEngine, max_running: int = 2, max_waiting: int = 1, freed: list[float] | None = None
 ) -> Generator:
-    times = [] if freed is None else freed
-    return Generator(engine, Limits(max_running, max_waiting, retry_after_s=3.0), times.append)
+    waits: list[float] = []
+    limits = Limits(max_running, max_waiting, retry_after_s=3.0)
+    return Generator(engine, limits, (waits if freed is None else freed).append, waits.append)
 
 
 async def _read(running: Generator, asked: Request) -> str:
@@ -63,15 +65,17 @@ async def test_more_than_the_limit_is_refused_at_once() -> None:
     """Sequences count: what does not fit gets OVERLOADED with the time to come back, what waits is told."""
     engine = PacedEngine()
     running = _generator(engine, max_running=2, max_waiting=1)
-    async with aclosing(running.generate(_request("a", n=2))) as two, aclosing(running.generate(_request("b"))) as one:
+    async with aclosing(running.generate(_request("a", n=2))) as two:
         await anext(two)
-        await anext(one)
-        load = running.load()
-        assert (load.running, load.waiting, load.limit) == (2, 1, 2)
+        one = asyncio.create_task(_read(running, _request("b")))
+        await until(lambda: running.load().waiting == 1)
         with pytest.raises(ResourceExhausted) as caught:
             await _read(running, _request("c"))
+        load = running.load()
 
     assert (caught.value.reason, caught.value.retry_after_s) == ("OVERLOADED", 3.0)
+    assert (load.running, load.waiting, load.limit) == (2, 1, 2)
+    assert await one == "0 1 2 3 4 "
     assert await _read(running, _request("c"))
 
 

@@ -24,7 +24,7 @@ from gateway.settings import Settings
 from meshkit.channel import make_channel, open_channel
 from meshkit.identity import Identity
 from meshkit.redis_store import open_redis
-from meshkit.replicas import Following, is_several, open_replicas
+from meshkit.replicas import Following, Resolve, is_several, open_replicas, resolve
 from meshkit.server import App, Registration
 from ragmesh.embedder.v1 import embedder_pb2
 from ragmesh.gateway.v1 import (
@@ -67,7 +67,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             server: await stack.enter_async_context(open_channel(target, settings.channel))
             for server, target in _targets(settings).items()
         }
-        generators = await stack.enter_async_context(_open_generators(settings))
+        generators = await stack.enter_async_context(open_generators(settings))
         yield App(_registrations(settings, stores, channels, generators))
 
 
@@ -89,7 +89,7 @@ async def _open_stores(settings: Settings) -> AsyncIterator[_Stores]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Generators:
+class Generators:
     """The generator, and the servers that it has now."""
 
     generator: Generator
@@ -97,18 +97,19 @@ class _Generators:
 
 
 @asynccontextmanager
-async def _open_generators(settings: Settings) -> AsyncIterator[_Generators]:
+async def open_generators(settings: Settings, resolve: Resolve = resolve) -> AsyncIterator[Generators]:
+    """The generator at one address, or over its replicas where the target may be several."""
     if is_several(settings.generator_target):
-        async with _open_replicas(settings) as generators:
+        async with _open_replicas(settings, resolve) as generators:
             yield generators
     else:
         async with open_channel(settings.generator_target, settings.channel) as channel:
             servers = [_server("generator_svc", channel, settings.status_timeout_s)]
-            yield _Generators(GeneratorPeer(channel), lambda: servers)
+            yield Generators(GeneratorPeer(channel), lambda: servers)
 
 
 @asynccontextmanager
-async def _open_replicas(settings: Settings) -> AsyncIterator[_Generators]:
+async def _open_replicas(settings: Settings, resolve: Resolve) -> AsyncIterator[Generators]:
     knobs = settings.replicas
     policy = Policy(knobs.load_factor, knobs.report_half_life_s, knobs.cooldown_s, knobs.cooldown_max_s)
     following = Following(knobs.resolve_s, knobs.resolve_timeout_s, drain_s=settings.max_deadline_s)
@@ -121,17 +122,17 @@ async def _open_replicas(settings: Settings) -> AsyncIterator[_Generators]:
         server = _server("generator_svc", channel, settings.status_timeout_s)
         return Replica(standing, GeneratorPeer(channel, standing.reported)), server
 
-    async with open_replicas(settings.generator_target, make, make_caller, following) as replicas:
+    async with open_replicas(settings.generator_target, make, make_caller, following, resolve) as replicas:
 
         def present() -> list[Replica]:
             return [replica for replica, _ in replicas.present]
 
         async with open_balanced_generator(present, knobs.poll_s, knobs.poll_timeout_s) as generator:
-            yield _Generators(generator, lambda: [server for _, server in replicas.present])
+            yield Generators(generator, lambda: [server for _, server in replicas.present])
 
 
 def _registrations(
-    settings: Settings, stores: _Stores, channels: Mapping[str, grpc.aio.Channel], generators: _Generators
+    settings: Settings, stores: _Stores, channels: Mapping[str, grpc.aio.Channel], generators: Generators
 ) -> list[Registration]:
     generator = generators.generator
     models = Models(generator, settings.models_ttl_s)
@@ -182,7 +183,7 @@ def _registration(
 
 
 def _servers(
-    channels: Mapping[str, grpc.aio.Channel], generators: _Generators, timeout_s: float
+    channels: Mapping[str, grpc.aio.Channel], generators: Generators, timeout_s: float
 ) -> Callable[[], list[ServerPeer]]:
     """The servers of now, in the order of a question's way."""
     others = {server: [_server(server, channel, timeout_s)] for server, channel in channels.items()}

@@ -55,22 +55,20 @@ class Replica:
             raise
 
     async def refresh(self, timeout_s: float) -> None:
-        """Ask how the replica stands and what it has; one that does not answer in time has failed."""
+        """Ask what the replica has and how it stands; one that does not answer in time has failed."""
+        models: Sequence[Model] = ()
         try:
             async with asyncio.timeout(timeout_s):
-                outstanding, models = await asyncio.gather(
-                    self.generator.outstanding_tokens(), self.generator.list_models()
-                )
+                models = await self.generator.list_models()
+                self.standing.reported(await self.generator.outstanding_tokens())
         except Exception as error:
             # It is asked again, whatever it was.
             if not isinstance(error, MeshError | TimeoutError):
                 logger.exception("replica %s cannot be asked", self.standing.name)
             self.standing.failed(_unanswered())
-            self.models = ()
         else:
             self.standing.answered()
-            self.standing.reported(outstanding)
-            self.models = models
+        self.models = models
 
     def serves(self, model: str) -> bool:
         """Whether it said that it takes calls for the model."""

@@ -20,7 +20,7 @@ class Policy:
 
     A session leaves its own replica while that has more than `load_factor` times the mean to do, and an answer more.
     What a replica reported counts half after `report_half_life_s`. One that fails is left alone for `cooldown_s`,
-    twice as long with each failure, at most `cooldown_max_s`.
+    twice as long with each failure, at most `cooldown_max_s`; one with too much to do for `cooldown_s` at most.
     """
 
     load_factor: float = 1.25
@@ -92,8 +92,9 @@ class Standing:
             self._failures += 1
             self.cooling_until_s = self._clock() + pause_s
         elif is_overloaded(error):
-            pause_s = policy.cooldown_s if error.retry_after_s is None else error.retry_after_s
-            self.cooling_until_s = max(self.cooling_until_s, self._clock() + min(pause_s, policy.cooldown_max_s))
+            # Not for all the time that it asks for: its reports will say when it has room.
+            pause_s = policy.cooldown_s if error.retry_after_s is None else min(error.retry_after_s, policy.cooldown_s)
+            self.cooling_until_s = max(self.cooling_until_s, self._clock() + pause_s)
 
 
 class Work:

@@ -1,5 +1,6 @@
 """Channels to peers: what every call carries on, how it is retried, and how its end is made certain."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -125,6 +126,12 @@ class MeshChannel(grpc.aio.Channel):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    async def idle(self) -> None:
+        """Return when no call is under way."""
+        # gRPC's own record: its `close` waits for calls too, but is not over sooner for being cancelled.
+        while calls := list(self._channel._active_calls):  # type: ignore[attr-defined] # noqa: SLF001
+            await asyncio.gather(*(call.code() for call in calls), return_exceptions=True)
 
     async def close(self, grace: float | None = None) -> None:
         """Close the channel to new calls at once, cancelling the calls that are left after `grace` seconds."""

@@ -77,7 +77,7 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
                         name = None
                     yield response
         finally:
-            context.set_trailing_metadata((orca.to_trailer(_report(self._generator.load())),))
+            context.set_trailing_metadata(orca.to_trailers(_report(self._generator.load())))
 
     async def Abort(self, request: generator_pb2.AbortRequest, context: Context) -> generator_pb2.AbortResponse:
         """End a generation of the caller's tenant."""

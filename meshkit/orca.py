@@ -3,14 +3,16 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from google.protobuf.message import DecodeError
-
 from xds.data.orca.v3 import orca_load_report_pb2
 
 KEY = "endpoint-load-metrics-bin"
+# The same in words, as Envoy takes it too: gRPC's core keeps the binary one to itself and its own balancing.
+TEXT_KEY = "endpoint-load-metrics"
 
-_COUNTS = ("running", "waiting", "limit", "outstanding_tokens", "tokens_per_second")
+_COUNTS = ("running", "waiting", "limit", "outstanding_tokens", "tokens_per_second", "cache_use")
 _CACHE = "kv_cache"
+_TEXT = "TEXT "
+_NAMED = "named_metrics."
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +30,30 @@ class LoadReport:
     cache_use: float = 0
 
 
-def to_trailer(report: LoadReport) -> tuple[str, bytes]:
-    """The report as a trailer."""
+def to_trailers(report: LoadReport) -> tuple[tuple[str, str | bytes], ...]:
+    """The report as trailers."""
+    named = {name: float(getattr(report, name)) for name in _COUNTS}
     message = orca_load_report_pb2.OrcaLoadReport(
         application_utilization=report.running / report.limit if report.limit else 0,
         utilization={_CACHE: report.cache_use},
-        named_metrics={name: getattr(report, name) for name in _COUNTS},
+        named_metrics=named,
     )
-    return KEY, message.SerializeToString()
+    text = _TEXT + ",".join(f"{_NAMED}{name}={value:g}" for name, value in named.items())
+    return (KEY, message.SerializeToString()), (TEXT_KEY, text)
 
 
 def from_trailers(trailers: Iterable[tuple[str, str | bytes]]) -> LoadReport | None:
-    """The report that a call's trailers hold; None where they hold none that can be read."""
-    message = orca_load_report_pb2.OrcaLoadReport()
+    """The report that a call's trailers hold in words; None where they hold none that can be read."""
     for key, value in trailers:
-        if key == KEY and isinstance(value, bytes):
+        if key == TEXT_KEY and isinstance(value, str) and value.startswith(_TEXT):
+            given = dict(_metric(part) for part in value.removeprefix(_TEXT).split(","))
             try:
-                message.ParseFromString(value)
-            except DecodeError:
+                return LoadReport(**{name: float(given[_NAMED + name]) for name in _COUNTS if _NAMED + name in given})
+            except ValueError:
                 return None
-            counts = {name: message.named_metrics[name] for name in _COUNTS if name in message.named_metrics}
-            return LoadReport(**counts, cache_use=message.utilization.get(_CACHE, 0.0))
     return None
+
+
+def _metric(part: str) -> tuple[str, str]:
+    name, _, value = part.partition("=")
+    return name.strip(), value

@@ -120,17 +120,19 @@ async def open_replica(**settings: Any) -> AsyncIterator[Replica]:
 
 
 @asynccontextmanager
-async def open_world(*each: dict[str, Any]) -> AsyncIterator[World]:
+async def open_world(*each: dict[str, Any], knobs: ReplicaSettings = KNOBS) -> AsyncIterator[World]:
     """As many replicas as there are settings for them, named by their addresses."""
     async with AsyncExitStack() as stack:
         replicas = [await stack.enter_async_context(open_replica(**settings)) for settings in each]
         target = ",".join(replica.cable.address for replica in replicas)
-        yield await stack.enter_async_context(_open_generators(replicas, target, resolve))
+        yield await stack.enter_async_context(_open_generators(replicas, target, resolve, knobs))
 
 
 @asynccontextmanager
-async def _open_generators(replicas: Sequence[Replica], target: str, resolve: Resolve) -> AsyncIterator[World]:
-    settings = Settings(generator_target=target, replicas=KNOBS)
+async def _open_generators(
+    replicas: Sequence[Replica], target: str, resolve: Resolve, knobs: ReplicaSettings = KNOBS
+) -> AsyncIterator[World]:
+    settings = Settings(generator_target=target, replicas=knobs)
     async with AsyncExitStack() as stack:
         stack.enter_context(identity.acting_as(ALICE))
         generators = await stack.enter_async_context(open_generators(settings, resolve))
@@ -168,6 +170,20 @@ async def test_work_of_other_callers_counts(world: World) -> None:
 
         await until(avoided)
         call.cancel()
+
+
+async def test_answers_tell_of_load() -> None:
+    """The report in an answer's trailer is enough to know that a replica has much to do for others."""
+    async with open_world({}, {}, {}, knobs=KNOBS.model_copy(update={"poll_s": 3600})) as world:
+        busy = world.replicas[0]
+        session = await world.session_of(busy)
+        async with calling(busy.cable.target) as stub:
+            call = stub.Generate(request(prompt="a", max_tokens=1000))
+            await anext(aiter(call))
+            assert await world.taker(session) is busy
+            assert await world.whole(generation(3, session)) == 3
+            assert busy not in {await world.taker(session) for _ in range(3)}
+            call.cancel()
 
 
 async def test_turns_of_a_session_go_to_one_replica(world: World) -> None:

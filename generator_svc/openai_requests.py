@@ -54,7 +54,7 @@ def body(request: Request, upstream: Upstream, max_tokens_field: str) -> dict[st
         "stream_options": {"include_usage": True},
         **_input(request.input),
         **{name: value for name, value in asdict(request.sampling).items() if value is not None},
-        **_length(request, max_tokens_field),
+        **_length(request, upstream, max_tokens_field),
         **_logprobs(request),
     }
     if request.form:
@@ -90,11 +90,12 @@ def _message(message: Message) -> dict[str, str]:
     return {"role": message.role, "content": message.content, **answered}
 
 
-def _length(request: Request, max_tokens_field: str) -> dict[str, int | None]:
-    if isinstance(request.input, Prompt):
-        # Left out it means 16.
-        return {"max_tokens": request.max_tokens or None}
-    return {max_tokens_field: request.max_tokens} if request.max_tokens else {}
+def _length(request: Request, upstream: Upstream, max_tokens_field: str) -> dict[str, int]:
+    if isinstance(request.input, Chat):
+        return {max_tokens_field: request.max_tokens} if request.max_tokens else {}
+    # For a prompt vLLM takes none to mean 16, and more than fit to mean as many as fit.
+    max_tokens = request.max_tokens or upstream.max_model_tokens
+    return {"max_tokens": max_tokens} if max_tokens else {}
 
 
 def _logprobs(request: Request) -> dict[str, int | bool]:

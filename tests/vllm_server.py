@@ -1,7 +1,8 @@
-"""vLLM's own OpenAI server, `vllm serve`: an upstream for the `openai` engine, a rival for benchmarks."""
+"""vLLM's own OpenAI server, what `vllm serve` runs: an upstream for the `openai` engine, a rival for benchmarks."""
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -9,17 +10,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
 
 _START_S = 180.0
 _END_S = 40.0
 NAME = "tiny"
-# The command of the environment that runs this, so that it is the vLLM of requirements.lock.
-_VLLM = Path(sys.executable).with_name("vllm")
+# The command `vllm` asks for the version of a package of that name, which the CPU build has not.
+_SERVE = (sys.executable, "-m", "vllm.entrypoints.openai.api_server")
 _ENVIRONMENT = {
     # On a CPU the model then runs in the engine's process, not in one more.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -59,7 +58,7 @@ def vllm_server(
 ) -> Iterator[VllmServer]:
     """The server on a free port, ready to answer; its log is in the folder, and at the end nothing of it is left.
 
-    `more` are further arguments of `vllm serve`, which win.
+    `more` are further arguments of the server, which win.
     """
     port = _free_port()
     arguments = [
@@ -74,7 +73,7 @@ def vllm_server(
     log = folder / "vllm-serve.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [_VLLM, "serve", model, *arguments],
+            [*_SERVE, f"--model={model}", *arguments],
             env=os.environ | _ENVIRONMENT,
             stdout=output,
             stderr=output,
@@ -84,8 +83,13 @@ def vllm_server(
     try:
         _wait_until_serving(server, log)
         yield server
+        process.terminate()
+        process.wait(timeout=_END_S)
     finally:
-        _end(process)
+        # Its engine has a process of its own, in the same group.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _free_port() -> int:
@@ -102,15 +106,3 @@ def _wait_until_serving(server: VllmServer, log: Path) -> None:
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
     raise AssertionError(log.read_text(errors="replace")[-4000:])
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-    process.terminate()
-    try:
-        process.wait(timeout=_END_S)
-    finally:
-        process.kill()
-        process.wait()
-        for left in psutil.wait_procs(children, timeout=5)[1]:
-            left.kill()

@@ -479,3 +479,17 @@ async def test_a_key_that_is_not_accepted_is_the_operators_fault() -> None:
         with pytest.raises(Unavailable, match="key") as caught:
             await engine.check()
     assert KEY not in str(caught.value)
+
+
+async def test_a_prompt_without_a_length_may_fill_the_context() -> None:
+    """Left out, the length of a completion is 16 for OpenAI and vLLM alike; a chat's is what fits."""
+    async with scripted_upstream(saying(word("a", "stop"))) as upstream:
+        upstream.models = [{"id": MODEL, "owned_by": "vllm", "max_model_len": 4096}]
+        async with engine_for(upstream.url, upstream_max_tokens_field="max_completion_tokens") as engine:
+            for given in (Prompt("A mesh"), CHAT):
+                for max_tokens in (0, 9):
+                    await read(engine, input=given, max_tokens=max_tokens)
+        lengths = [
+            {name: value for name, value in exchange.body.items() if "tokens" in name} for exchange in upstream.asked
+        ]
+    assert lengths == [{"max_tokens": 4096}, {"max_tokens": 9}, {}, {"max_completion_tokens": 9}]

@@ -13,7 +13,7 @@ from gateway.answering import Answering, Limits
 from gateway.balanced_generator import Replica, open_balanced_generator
 from gateway.balancing import Policy, Standing
 from gateway.generation import Generator
-from gateway.models import Models
+from gateway.models import Models, open_models
 from gateway.peers import EmbedderPeer, GeneratorPeer, IngestPeer, RetrieverPeer, ServerPeer
 from gateway.redis_answers import RedisAnswers, RedisFeedback
 from gateway.redis_sessions import RedisSessions
@@ -68,7 +68,8 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             for server, target in _targets(settings).items()
         }
         generators = await stack.enter_async_context(open_generators(settings))
-        yield App(_registrations(settings, stores, channels, generators))
+        models = await stack.enter_async_context(open_models(generators.generator, settings.models_ttl_s))
+        yield App(_registrations(settings, stores, channels, generators, models))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ async def open_generators(settings: Settings, resolve: Resolve = resolve) -> Asy
             yield generators
     else:
         async with open_channel(settings.generator_target, settings.channel) as channel:
-            servers = [_server("generator_svc", channel, settings.status_timeout_s)]
+            servers = [_server("generator_svc", settings.generator_target, channel, settings.status_timeout_s)]
             yield Generators(GeneratorPeer(channel), lambda: servers)
 
 
@@ -119,7 +120,7 @@ async def _open_replicas(settings: Settings, resolve: Resolve) -> AsyncIterator[
 
     def make_caller(address: str, channel: grpc.aio.Channel) -> tuple[Replica, ServerPeer]:
         standing = Standing(address, policy)
-        server = _server("generator_svc", channel, settings.status_timeout_s)
+        server = _server("generator_svc", address, channel, settings.status_timeout_s)
         return Replica(standing, GeneratorPeer(channel, standing.reported)), server
 
     async with open_replicas(settings.generator_target, make, make_caller, following, resolve) as replicas:
@@ -132,12 +133,14 @@ async def _open_replicas(settings: Settings, resolve: Resolve) -> AsyncIterator[
 
 
 def _registrations(
-    settings: Settings, stores: _Stores, channels: Mapping[str, grpc.aio.Channel], generators: Generators
+    settings: Settings,
+    stores: _Stores,
+    channels: Mapping[str, grpc.aio.Channel],
+    generators: Generators,
+    models: Models,
 ) -> list[Registration]:
-    generator = generators.generator
-    models = Models(generator, settings.models_ttl_s)
     retriever = RetrieverPeer(channels["retriever_svc"])
-    answering = Answering(retriever, generator, models, stores.sessions, stores.answers, _limits(settings))
+    answering = Answering(retriever, generators.generator, models, stores.sessions, stores.answers, _limits(settings))
     catalog, encoder = IngestPeer(channels["ingest_svc"]), EmbedderPeer(channels["embedder_svc"])
     pace = _pace(settings)
     return [
@@ -165,7 +168,7 @@ def _registrations(
         _registration(
             mesh_pb2.DESCRIPTOR,
             mesh_pb2_grpc.add_MeshServiceServicer_to_server,
-            MeshService(_servers(channels, generators, settings.status_timeout_s), models),
+            MeshService(_servers(settings, channels, generators), models),
         ),
         _registration(
             api_keys_pb2.DESCRIPTOR,
@@ -183,10 +186,13 @@ def _registration(
 
 
 def _servers(
-    channels: Mapping[str, grpc.aio.Channel], generators: Generators, timeout_s: float
+    settings: Settings, channels: Mapping[str, grpc.aio.Channel], generators: Generators
 ) -> Callable[[], list[ServerPeer]]:
     """The servers of now, in the order of a question's way."""
-    others = {server: [_server(server, channel, timeout_s)] for server, channel in channels.items()}
+    others = {
+        server: [_server(server, target, channels[server], settings.status_timeout_s)]
+        for server, target in _targets(settings).items()
+    }
 
     def servers() -> list[ServerPeer]:
         every = {**others, "generator_svc": generators.servers()}
@@ -195,9 +201,9 @@ def _servers(
     return servers
 
 
-def _server(name: str, channel: grpc.aio.Channel, timeout_s: float) -> ServerPeer:
+def _server(name: str, address: str, channel: grpc.aio.Channel, timeout_s: float) -> ServerPeer:
     services = [service for contract in _SERVERS[name] for service in _names(contract)]
-    return ServerPeer(name, services, channel, timeout_s)
+    return ServerPeer(name, services, address, channel, timeout_s)
 
 
 def _names(contract: FileDescriptor) -> list[str]:

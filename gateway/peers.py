@@ -227,9 +227,12 @@ class IngestPeer:
 class ServerPeer:
     """A server of the mesh; `name` and `services` stand for it where it does not answer."""
 
-    def __init__(self, name: str, services: Sequence[str], channel: grpc.aio.Channel, timeout_s: float) -> None:
+    def __init__(
+        self, name: str, services: Sequence[str], address: str, channel: grpc.aio.Channel, timeout_s: float
+    ) -> None:
         self._name = name
         self._services = services
+        self._address = address
         self._timeout_s = timeout_s
         self._stub = server_pb2_grpc.ServerServiceStub(channel)
 
@@ -237,8 +240,10 @@ class ServerPeer:
         """The server's description; its services' states stay unspecified where it cannot be had."""
         request = server_pb2.GetServerInfoRequest()
         try:
-            return (await self._stub.GetServerInfo(request, timeout=self._timeout_s)).server
+            server = (await self._stub.GetServerInfo(request, timeout=self._timeout_s)).server
         except grpc.aio.AioRpcError as error:
             words = error.code().name
             states = [server_pb2.ServiceHealth(service=name, message=words) for name in self._services]
-            return server_pb2.ServerInfo(name=self._name, services=states)
+            server = server_pb2.ServerInfo(name=self._name, services=states)
+        server.address = self._address
+        return server

@@ -330,6 +330,7 @@ async def test_answers_over_replicas(redis_url: str, peers: Peers) -> None:
             servers = (await gateway.mesh.GetMeshStatus(mesh_pb2.GetMeshStatusRequest())).servers
             answers = [(await gateway.answers.AskOnce(once())).answer for _ in range(3)]
     assert [server.name for server in servers[2:4]] == ["generator_svc", "generator_svc"]
+    assert [server.address for server in servers[2:4]] == [away.cable.address, there.cable.address]
     states = [server.services[0].state for server in servers[2:4]]
     assert states == [server_pb2.ServiceHealth.STATE_UNSPECIFIED, server_pb2.ServiceHealth.STATE_SERVING]
     assert all(answer.text for answer in answers)

@@ -110,14 +110,19 @@ class Generator(generator_pb2_grpc.GeneratorServiceServicer):
         self.requests.append(request)
         limit = deadline.current()
         self.remaining_s.append(limit.remaining_s() if limit else 0.0)
-        if request.HasField("chat") and _words(request.chat) + request.max_tokens > TINY.max_model_tokens:
-            raise InvalidArgument("PROMPT_TOO_LONG", "too long")
+        self._check_length(request)
         try:
             async for response in self._said(self.script):
                 yield response
         finally:
             self.freed.at_s = time.monotonic()
             self.freed.event.set()
+
+    def _check_length(self, request: generator_pb2.GenerateRequest) -> None:
+        """Refuse a chat that is too long for its model, where that has a bound."""
+        bound = next((model.max_model_tokens for model in self.models if model.model == request.model), 0)
+        if bound and _words(request.chat) + request.max_tokens > bound:
+            raise InvalidArgument("PROMPT_TOO_LONG", "too long")
 
     async def _said(self, script: Script) -> AsyncIterator[generator_pb2.GenerateResponse]:
         for place, text in enumerate(script.tokens):

@@ -20,11 +20,12 @@ MAX_RUNNING = 8
 
 @dataclass
 class VllmProcess:
-    """A running generator; `target` is its address."""
+    """A running generator; `target` is its address, `metrics` the URL of its figures."""
 
     process: subprocess.Popen[bytes]
     log: Path
     target: str = ""
+    metrics: str = ""
 
     def wait_until_serving(self) -> None:
         """Return when it says where it serves."""
@@ -32,7 +33,9 @@ class VllmProcess:
         while time.monotonic() < ends_s and self.process.poll() is None:
             for line in self.log.read_text().splitlines():
                 if '"serving on' in line:
-                    self.target = f"127.0.0.1:{json.loads(line)['port']}"
+                    said = json.loads(line)
+                    self.target = f"127.0.0.1:{said['port']}"
+                    self.metrics = f"http://127.0.0.1:{said['metrics_port']}/metrics"
                     return
             time.sleep(0.1)
         raise AssertionError(self.log.read_text()[-4000:])
@@ -42,9 +45,10 @@ class VllmProcess:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def kill_engine(self) -> None:
-        """End vLLM's processes as a crash would."""
+        """End vLLM's engine as a crash would."""
         for engine in self.engines():
-            engine.kill()
+            if "EngineCore" in " ".join(engine.cmdline()):
+                engine.kill()
 
     def signal_group(self, number: signal.Signals) -> None:
         """Send the signal to the process and to those it started, as a terminal does."""
@@ -56,15 +60,16 @@ class VllmProcess:
 
 
 @contextmanager
-def vllm_process(model: Path, folder: Path) -> Iterator[VllmProcess]:
-    """The process, serving on a free port; at the end nothing of it is left."""
+def vllm_process(model: Path, folder: Path, **settings: str) -> Iterator[VllmProcess]:
+    """The process, serving on a free port, with further settings; at the end nothing of it is left."""
     own = {
         "LISTEN": "127.0.0.1:0",
-        "METRICS_LISTEN": "",
+        "METRICS_LISTEN": "127.0.0.1:0",
         "MODEL": str(model),
         "MODEL_NAME": "tiny",
         "MAX_RUNNING": str(MAX_RUNNING),
         "KV_CACHE_BYTES": str(64 * 1024 * 1024),
+        **settings,
     }
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAGMESH_")}
     environment = clean | {f"RAGMESH_GENERATOR_{name}": value for name, value in own.items()}
@@ -85,6 +90,7 @@ def vllm_process(model: Path, folder: Path) -> Iterator[VllmProcess]:
         yield running
     finally:
         if process.poll() is None:
+            engines += running.engines()
             process.terminate()
             process.wait(timeout=_END_S)
         _, left = psutil.wait_procs(engines, timeout=5)

@@ -11,7 +11,17 @@ _SETTINGS = {
     "served_model_name": "model_name",
 }
 _OWN = frozenset(
-    {"chat_template", "cpu_threads", "download", "dtype", "lora_adapters", "model", "model_name", *_SETTINGS.values()}
+    {
+        "chat_template",
+        "cpu_threads",
+        "download",
+        "dtype",
+        "lora_adapters",
+        "model",
+        "model_name",
+        "template_arguments",
+        *_SETTINGS.values(),
+    }
 )
 
 

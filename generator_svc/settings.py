@@ -84,6 +84,10 @@ class Settings(ServerSettings):
     chat_template: Path | None = Field(
         None, description="vLLM: a Jinja file to render chats with; unset for the model's own template."
     )
+    template_arguments: dict[str, Any] = Field(
+        {},
+        description="vLLM: variables of the chat template, as a JSON object; those of a request win.",
+    )
     lora_adapters: dict[str, str] = Field(
         {},
         description="vLLM: LoRA adapters that requests may name, as a JSON object from name to folder, or to a name on "

@@ -27,6 +27,7 @@ class VllmOptions:
     kv_cache_bytes: int = 0
     cpu_threads: int = 1
     chat_template: str | None = None
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
     lora_adapters: Mapping[str, str] = field(default_factory=dict)
     drain_grace_s: float = 20.0
     engine_args: Mapping[str, Any] = field(default_factory=dict)
@@ -70,7 +71,8 @@ def _arguments(options: VllmOptions) -> dict[str, Any]:
         "enable_prefix_caching": True,
         # Without it a SIGTERM to the process group ends the streams that are still draining.
         "shutdown_timeout": max(round(options.drain_grace_s), 1),
-        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+        # xgrammar (0.2.8) draws raw control characters in strings of a bounded length, which is no JSON.
+        "structured_outputs_config": {"backend": "guidance", "disable_any_whitespace": True},
     }
 
 

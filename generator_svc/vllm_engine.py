@@ -67,7 +67,7 @@ class VllmEngine:
         self, llm: "AsyncLLM", options: VllmOptions, gauge: "_CacheGauge", adapters: Mapping[str, "LoRARequest"]
     ) -> None:
         self._llm = llm
-        self._prompts = Prompts(llm.renderer, options.chat_template)
+        self._prompts = Prompts(llm.renderer, options.chat_template, options.template_arguments)
         self._gauge = gauge
         self._adapters = adapters
         self._defaults: dict[str, Any] = {

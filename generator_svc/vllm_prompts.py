@@ -1,5 +1,6 @@
 """Turns what is asked into the model's tokens, by its own tokenizer and chat template."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from generator_svc.engine import Chat, Grounded, Input, Message, Prompt, unsupported
@@ -31,10 +32,11 @@ _RESERVED = frozenset(
 class Prompts:
     """A model's prompts; `renderer` is the one of its AsyncLLM."""
 
-    def __init__(self, renderer: Any, chat_template: str | None) -> None:
-        """`chat_template` is Jinja, None for the model's own."""
+    def __init__(self, renderer: Any, chat_template: str | None, template_arguments: Mapping[str, Any]) -> None:
+        """`chat_template` is Jinja, None for the model's own; a chat's own arguments win over `template_arguments`."""
         self._renderer = renderer
         self._chat_template = chat_template
+        self._template_arguments = template_arguments
 
     async def tokens(self, given: Input) -> list[int]:
         """The token ids of the whole prompt, however long; raises vLLM's errors where the template refuses it."""
@@ -65,7 +67,7 @@ class Prompts:
 
         if taken := _RESERVED.intersection(chat.template_arguments):
             raise invalid("chat.template_arguments", f"not a template's variable: {', '.join(sorted(taken))}")
-        arguments = {**chat.template_arguments, "add_generation_prompt": True}
+        arguments = {**self._template_arguments, **chat.template_arguments, "add_generation_prompt": True}
         return ChatParams(chat_template=self._chat_template, chat_template_kwargs=arguments)
 
 

@@ -79,24 +79,25 @@ class RevivingEngine:
 
     async def prepare(self, request: Request) -> Work:
         """As the engine does it."""
-        engine = self._alive()
+        engine = await self._alive()
         work = await engine.prepare(request)
         return replace(work, payload=_Prepared(engine, work))
 
     def generate(self, work: Work) -> AsyncGenerator[Delta, None]:
-        """The stream of the engine that prepared the work; raises Unavailable where it is no longer there."""
+        """The stream of the engine that prepared the work; one that fails where that is no longer there."""
         prepared: _Prepared = work.payload
         if prepared.engine is not self._engine:
-            raise self._unavailable()
+            return _failing(self._unavailable())
         return prepared.engine.generate(prepared.work)
 
     async def count_tokens(self, given: Chat | Prompt) -> int:
         """As the engine does it."""
-        return await self._alive().count_tokens(given)
+        engine = await self._alive()
+        return await engine.count_tokens(given)
 
     async def check(self) -> None:
         """Raises Unavailable from the engine's death until another is open."""
-        await self._alive().check()
+        await self._alive()
 
     def lose(self, back_in_s: float) -> None:
         """The engine has died; another is expected in so many seconds."""
@@ -107,10 +108,16 @@ class RevivingEngine:
         """Another engine is open."""
         self._engine, self._card = engine, engine.card
 
-    def _alive(self) -> Engine:
-        if self._engine is None:
+    async def _alive(self) -> Engine:
+        """The engine of now, also asked itself: its death may not have been noticed yet."""
+        engine = self._engine
+        if engine is None:
             raise self._unavailable()
-        return self._engine
+        try:
+            await engine.check()
+        except Unavailable as error:
+            raise self._unavailable() from error
+        return engine
 
     def _unavailable(self) -> Unavailable:
         back_in_s = max(self._back_s - time.monotonic(), 1.0)
@@ -123,6 +130,11 @@ class _Prepared:
 
     engine: Engine
     work: Work
+
+
+async def _failing(error: Unavailable) -> AsyncGenerator[Delta, None]:
+    raise error
+    yield  # A generator, as a stream is.
 
 
 class _Lives:

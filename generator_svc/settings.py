@@ -1,5 +1,6 @@
 """Every knob of the generator."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,7 +101,7 @@ class Settings(ServerSettings):
 
     upstream_url: str = Field(
         "",
-        pattern=r"^(https?://\S+)?$",
+        pattern=r"^(https?://(\[[\da-fA-F:.]+\]|[^\s/:@?#]+)(:\d{1,5})?(/[^\s?#]*)?)?$",
         description="An OpenAI-compatible server to ask, such as http://host:8000/v1, in place of a model here.",
     )
     upstream_model: str = Field("", description="Upstream: its name for the model; empty for the first that it lists.")
@@ -148,6 +149,14 @@ class Settings(ServerSettings):
             ) from error
         arguments = {**read["engine_args"], **given.get("engine_args", {})}
         return {**read, **given, "model": read["model"], "engine_args": arguments}
+
+    @field_validator("upstream_api_key")
+    @classmethod
+    def _sendable(cls, key: SecretStr) -> SecretStr:
+        # What refuses a header tells its value; and a key read from a file may end with a line end.
+        if not re.fullmatch(r"[!-~]*", key.get_secret_value()):
+            raise ValueError("a key is of visible ASCII characters")
+        return key
 
     @field_validator("upstream_url")
     @classmethod

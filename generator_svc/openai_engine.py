@@ -27,6 +27,7 @@ from generator_svc.openai_errors import (
     engine_unavailable,
     failure,
     malformed,
+    overloaded,
     read_error,
     read_refusal,
     to_error,
@@ -46,6 +47,16 @@ _KEEPALIVE_S = 30.0
 _END_TIMEOUT_S = 1.0
 # A pooled connection that the upstream closed while the request was on its way: on a new one it goes well.
 _STALE = (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError)
+_FAILURES: Mapping[type[Exception], Callable[[Exception], MeshError]] = {
+    httpcore.PoolTimeout: lambda _: overloaded("all connections to the upstream are taken"),
+    httpcore.ConnectError: lambda _: engine_unavailable("the upstream cannot be reached"),
+    httpcore.ConnectTimeout: lambda _: engine_unavailable("the upstream cannot be reached"),
+    TimeoutError: lambda _: engine_unavailable("the upstream is silent"),
+    httpcore.TimeoutException: lambda _: engine_unavailable("the upstream went away"),
+    httpcore.NetworkError: lambda _: engine_unavailable("the upstream went away"),
+    httpcore.ProtocolError: lambda _: engine_unavailable("the upstream went away"),
+    ProtocolError: lambda _: engine_unavailable("the upstream went away"),
+}
 _SHAPES: Mapping[type[Exception], Callable[[Exception], MeshError]] = {
     kind: lambda _: malformed() for kind in (AttributeError, IndexError, KeyError, TypeError, ValueError)
 }
@@ -174,18 +185,19 @@ class OpenAIEngine:
                 raise failure(read_refusal(status, answer, "", self._secret))
             with _readable():
                 models = from_json(answer)["data"] if status == HTTPStatus.OK else []
-                self._upstream = self._upstream or _describe(models, self._options)
+                if status != HTTPStatus.TOO_MANY_REQUESTS:
+                    self._upstream = self._upstream or _describe(models, self._options)
         except Unavailable as error:
             return error.message
         except ResourceExhausted:
             logger.info("the upstream is not asked for its models: all connections have work")
-        return ""
+        return "" if self._upstream else "the upstream does not say which model it has"
 
     async def _known(self) -> Upstream:
         if self._upstream is None:
             await self.check()
         if self._upstream is None:
-            raise engine_unavailable("the upstream has not said which model it has")
+            raise engine_unavailable(self._ill)
         return self._upstream
 
     def _deltas(self, event: bytes, progress: Progress, request: Request) -> Iterator[Delta]:
@@ -225,7 +237,9 @@ class OpenAIEngine:
 
     async def _refused(self, response: httpcore.Response, request: Request) -> MeshError:
         retry_after = next((value for name, value in response.headers if name.lower() == b"retry-after"), b"")
-        refusal = read_refusal(response.status, await _read(response), retry_after.decode("latin-1"), self._secret)
+        async with asyncio.timeout(self._options.upstream_timeout_s):
+            said = await _read(response)
+        refusal = read_refusal(response.status, said, retry_after.decode("latin-1"), self._secret)
         if refusal.too_long:
             # What it says is a bound, or nothing.
             with suppress(MeshError):
@@ -278,20 +292,7 @@ async def _read(response: httpcore.Response) -> bytes:
 @contextmanager
 def _upstream_errors() -> Iterator[None]:
     """Our errors for what goes wrong on the way to the upstream and back."""
-    gone = engine_unavailable("the upstream went away")
-    table: dict[type[Exception], Any] = {
-        httpcore.PoolTimeout: lambda _: ResourceExhausted(
-            "OVERLOADED", "all connections to the upstream are taken", retry_after_s=1.0
-        ),
-        httpcore.ConnectError: lambda _: engine_unavailable("the upstream cannot be reached"),
-        httpcore.ConnectTimeout: lambda _: engine_unavailable("the upstream cannot be reached"),
-        TimeoutError: lambda _: engine_unavailable("the upstream is silent"),
-        httpcore.TimeoutException: lambda _: gone,
-        httpcore.NetworkError: lambda _: gone,
-        httpcore.ProtocolError: lambda _: gone,
-        ProtocolError: lambda _: gone,
-    }
-    with map_exceptions(table):
+    with map_exceptions(_FAILURES):
         yield
 
 

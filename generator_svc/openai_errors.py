@@ -41,6 +41,11 @@ def engine_unavailable(why: str) -> Unavailable:
     return Unavailable("ENGINE_UNAVAILABLE", why)
 
 
+def overloaded(why: str, retry_after_s: float = _RETRY_AFTER_S) -> ResourceExhausted:
+    """The error when the upstream, or the way to it, takes no more."""
+    return ResourceExhausted("OVERLOADED", why, retry_after_s=retry_after_s)
+
+
 def broken_off() -> Unavailable:
     """The error when a stream has no proper end."""
     return engine_unavailable("the upstream's stream broke off")
@@ -111,8 +116,7 @@ def to_error(refusal: Refusal, request: Request) -> MeshError:
         case HTTPStatus.NOT_FOUND if isinstance(request.input, Prompt) and "model" not in refusal.words.lower():
             return unsupported("prompt", "the upstream takes chats only")
         case HTTPStatus.TOO_MANY_REQUESTS:
-            after_s = refusal.retry_after_s
-            return ResourceExhausted("OVERLOADED", "the upstream takes no more now", retry_after_s=after_s)
+            return overloaded("the upstream takes no more now", refusal.retry_after_s)
     return failure(refusal)
 
 

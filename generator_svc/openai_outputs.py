@@ -53,6 +53,7 @@ class Progress:
         self._first_s = 0.0
         self._last_s = 0.0
         self._tokens = 0
+        self._begun: set[int] = set()
         self._finished: set[int] = set()
         self._usage: Usage | None = None
         # The last delta of a sequence waits for what follows: it may be the last of all, which tells the usage.
@@ -65,6 +66,7 @@ class Progress:
             delta = self._delta(choice)
             if delta is None or self._all_finished:
                 continue
+            self._begun.add(delta.index)
             if self._held:
                 yield self._held
                 self._held = None
@@ -76,6 +78,8 @@ class Progress:
 
     def end(self) -> Delta:
         """The last delta of all; raises Unavailable where a sequence has not ended."""
+        if 0 < len(self._begun) < self._request.n and self._begun == self._finished:
+            raise unsupported("n", f"the upstream made {len(self._begun)} of {self._request.n} sequences")
         if not self._all_finished or self._held is None:
             raise broken_off()
         # Only now it is known how many tokens there were where chunks do not tell theirs.

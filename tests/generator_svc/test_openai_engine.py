@@ -140,6 +140,26 @@ async def test_sequences_side_by_side_end_each_on_its_own() -> None:
     assert [delta.usage is not None for delta in deltas] == [False, False, False, True]
 
 
+async def test_an_upstream_that_makes_fewer_sequences_does_not_take_their_number() -> None:
+    """Some make one, whatever is asked."""
+    async with engine_over(saying(word("a", "stop"))) as engine:
+        with pytest.raises(InvalidArgument, match="1 of 2"):
+            await read(engine, n=2)
+
+
+async def test_an_upstream_that_names_no_model_is_not_ready_unless_it_is_named_here() -> None:
+    """Without a name there is nothing to ask for."""
+    async with scripted_upstream(saying(word("a", "stop"))) as upstream:
+        upstream.models = []
+        async with engine_for(upstream.url) as engine:
+            with pytest.raises(Unavailable, match="which model"):
+                await engine.check()
+        async with engine_for(upstream.url, upstream_model="named") as engine:
+            await engine.check()
+            await read(engine)
+        assert upstream.asked[0].body["model"] == "named"
+
+
 async def test_an_answer_is_whole_without_its_last_event() -> None:
     """All that was asked for has come when each sequence has ended."""
     async with engine_over(saying(word("a", "stop"), done=False)) as engine:

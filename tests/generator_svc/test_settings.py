@@ -84,3 +84,40 @@ def assert_refused(capsys: pytest.CaptureFixture[str], *words: str) -> None:
     (line,) = capsys.readouterr().err.strip().splitlines()
     for word in words:
         assert word in line
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("UPSTREAM_URL", "ftp://host/v1"),
+        ("UPSTREAM_URL", "http://user:password@host/v1"),
+        ("UPSTREAM_URL", "http://host:port/v1"),
+        ("UPSTREAM_API_KEY", "sk-secret\n"),
+        ("UPSTREAM_API", "other"),
+    ],
+)
+def test_a_wrong_upstream_names_its_variable_and_not_its_value(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A key with a line end among them, as it is read from a file."""
+    monkeypatch.setenv(f"RAGMESH_GENERATOR_{name}", value)
+
+    with pytest.raises(SystemExit):
+        load(Settings)
+
+    said = capsys.readouterr().err
+    assert f"RAGMESH_GENERATOR_{name}" in said
+    assert value not in said
+
+
+def test_a_model_and_an_upstream_exclude_each_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Either alone is fine."""
+    monkeypatch.setenv("RAGMESH_GENERATOR_UPSTREAM_URL", "https://host/v1")
+    assert load(Settings).upstream_url == "https://host/v1"
+
+    monkeypatch.setenv("RAGMESH_GENERATOR_MODEL", "tiny")
+    with pytest.raises(SystemExit):
+        load(Settings)
+    assert "RAGMESH_GENERATOR_UPSTREAM_URL: Value error, excludes RAGMESH_GENERATOR_MODEL" in capsys.readouterr().err

@@ -1,10 +1,11 @@
 """The gateway's dataclasses as messages of the contract, and back."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
@@ -179,7 +180,7 @@ def _write_chunk(chunk: Chunk) -> chunk_pb2.Chunk:
         title=chunk.title,
         uri=chunk.uri,
         token_count=chunk.token_count,
-        metadata=ParseDict(dict(chunk.metadata), Struct()) if chunk.metadata else None,
+        metadata=_struct(chunk.metadata) if chunk.metadata else None,
         content_hash=chunk.content_hash,
     )
 
@@ -198,7 +199,7 @@ def _write_stage(event: Stage) -> events_pb2.Stage:
         stage=event.stage,
         state=events_pb2.Stage.State.ValueType(event.state.value),
         duration=_duration(event.duration_s) if event.duration_s else None,
-        detail=ParseDict(dict(event.detail), Struct()) if event.detail else None,
+        detail=_struct(event.detail) if event.detail else None,
     )
 
 
@@ -256,6 +257,12 @@ def _read_span(span: chunk_pb2.Span) -> Span:
 
 def _write_span(span: Span) -> chunk_pb2.Span:
     return chunk_pb2.Span(start=span.start, end=span.end)
+
+
+def _struct(values: Mapping[str, Any]) -> Struct:
+    struct = Struct()
+    struct.update(values)
+    return struct
 
 
 def _duration(seconds: float) -> Duration:

@@ -350,3 +350,18 @@ async def test_reader_that_stalls(wire: Any) -> None:
                 pass
 
     assert (caught.value.reason, caught.value.metadata) == ("READER_STALLED", {"limit_s": "0.3"})
+
+
+async def test_silence_is_no_stall(wire: Any) -> None:
+    """Only a write that lasts counts: a handler that says little, to a reader who takes it, may take its time."""
+
+    class Quiet(Echo):
+        async def Count(self, request: Any, context: Any) -> AsyncIterator[Any]:
+            for _ in range(request.number):
+                await asyncio.sleep(0.35)
+                yield self.wire.ProbeResponse()
+
+    settings = ServerSettings(**SETTINGS, max_stall_s=0.3)
+    async with serve(app_of(wire, Quiet(wire)), settings) as address, connect(address, ALICE) as channel:
+        responses = await invoke(channel, wire, "server_stream", wire.ProbeRequest(number=2))
+    assert len(responses) == 2

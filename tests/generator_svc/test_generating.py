@@ -1,14 +1,16 @@
 """Generations under way: admitted, found, aborted, freed."""
 
 import asyncio
+import time
 from contextlib import aclosing
 
 import pytest
 
 from generator_svc.admission import Limits
-from generator_svc.engine import Prompt, Request
+from generator_svc.engine import Delta, Grounded, Passage, Prompt, Request, Work
+from generator_svc.extractive_engine import ExtractiveEngine
 from generator_svc.generating import Generator
-from meshkit.errors import Aborted, AlreadyExists, InvalidArgument, ResourceExhausted
+from meshkit.errors import Aborted, AlreadyExists, InvalidArgument, ResourceExhausted, Unavailable
 from tests.generator_svc.doubles import PacedEngine, until
 
 
@@ -122,6 +124,142 @@ async def test_abort_ends_the_stream_wherever_its_reader_is(busy: bool) -> None:
             assert not engine.running
 
     assert not await running.abort("acme/one")
+
+
+async def test_abort_reaches_what_waits() -> None:
+    """A request in the queue leaves it with Aborted and never sees the engine; its id is taken until then."""
+    engine = PacedEngine()
+    running = _generator(engine, max_running=1)
+    async with aclosing(running.generate(_request("runs", tokens=1000))) as deltas:
+        await anext(deltas)
+        waiting = asyncio.create_task(_read(running, _request("waits")))
+        await until(lambda: running.load().waiting == 1)
+        with pytest.raises(AlreadyExists, match="GENERATION_EXISTS"):
+            await _read(running, _request("waits"))
+        assert await running.abort("acme/waits")
+        with pytest.raises(Aborted, match="GENERATION_ABORTED"):
+            await waiting
+        assert (running.load().waiting, running.load().outstanding_tokens) == (0, 999)
+
+    assert engine.started == ["acme/runs"]
+    assert not await running.abort("acme/waits")
+
+
+async def test_abort_reaches_what_is_being_read() -> None:
+    """A request whose prompt the engine has not yet read ends too."""
+
+    class SlowReader(PacedEngine):
+        async def prepare(self, request: Request) -> Work:
+            await asyncio.sleep(30)
+            raise AssertionError("it was read")
+
+    running = _generator(SlowReader())
+    reader = asyncio.create_task(_read(running, _request()))
+    await asyncio.sleep(0)
+    assert await running.abort("acme/one")
+    with pytest.raises(Aborted, match="GENERATION_ABORTED"):
+        await reader
+
+
+async def test_abort_can_be_repeated_while_its_reader_has_not_noticed() -> None:
+    """Both find the generation, and one Aborted comes of it."""
+    running = _generator(PacedEngine(pause_s=30))
+    reader = asyncio.create_task(_read(running, _request()))
+    await until(lambda: running.load().running == 1)
+
+    assert await running.abort("acme/one")
+    assert await running.abort("acme/one")
+    with pytest.raises(Aborted, match="GENERATION_ABORTED"):
+        await reader
+
+
+async def test_a_cancellation_beside_an_abort_is_no_abort() -> None:
+    """A reader whose own task is cancelled in the same moment stays cancelled."""
+    engine = PacedEngine(pause_s=30)
+    running = _generator(engine)
+    reader = asyncio.create_task(_read(running, _request()))
+    await until(lambda: running.load().running == 1)
+    await running.abort("acme/one")
+    reader.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    assert reader.cancelled()
+    assert (engine.running, running.load().running) == (set(), 0)
+
+
+async def test_leaving_the_queue_is_no_slot_freed() -> None:
+    """A cancelled waiter is gone at once, and the metric of freed slots knows nothing of it."""
+    freed: list[float] = []
+    running = _generator(PacedEngine(), max_running=1, freed=freed)
+    async with aclosing(running.generate(_request("runs", tokens=1000))) as deltas:
+        await anext(deltas)
+        waiting = asyncio.create_task(_read(running, _request("waits")))
+        await until(lambda: running.load().waiting == 1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert running.load().waiting == 0
+        assert freed == []
+
+
+async def test_an_engine_that_fails_gives_its_places_back() -> None:
+    """Who waited behind the failed stream gets its place, and fails or not by itself."""
+    engine = PacedEngine()
+    running = _generator(engine, max_running=1)
+    async with aclosing(running.generate(_request("fails", tokens=1000))) as deltas:
+        await anext(deltas)
+        waiting = asyncio.create_task(_read(running, _request("waits")))
+        await until(lambda: running.load().waiting == 1)
+        engine.alive = False
+        with pytest.raises(Unavailable):
+            await anext(deltas)
+        engine.alive = True
+
+        assert await waiting == "0 1 2 3 4 "
+    assert running.load().running == 0
+
+
+async def test_load_and_totals_are_what_happened() -> None:
+    """Sequences, the tokens that they may come to, those yet to be made, here and in the queue; then what was made."""
+    running = _generator(PacedEngine(), max_running=1)
+    async with aclosing(running.generate(_request("runs", tokens=10))) as deltas:
+        for _ in range(4):
+            await anext(deltas)
+        waiting = asyncio.create_task(_read(running, _request("waits", tokens=7)))
+        await until(lambda: running.load().waiting == 1)
+        load = running.load()
+    await waiting
+
+    assert (load.running, load.waiting, load.limit, load.cache_use) == (1, 1, 1, 0.25)
+    assert (load.running_tokens, load.token_limit, load.outstanding_tokens) == (11, 0, 6 + 7)
+    assert (running.totals.completion_tokens, running.totals.prompt_tokens) == (4 + 7, 1)
+    assert running.load().outstanding_tokens == running.load().running_tokens == 0
+
+
+async def test_the_time_in_the_queue_is_told() -> None:
+    """On the last delta `queue` is it and `first_token` holds it; the metric gets it, also where it is next to none."""
+    waits: list[float] = []
+    freed: list[float] = []
+    running = Generator(ExtractiveEngine("extractive", 0.0), Limits(1, 1), freed.append, waits.append)
+    grounded = Grounded("What is paid?", [Passage(1, "Leave is paid.")])
+    async with aclosing(running.generate(Request("runs", grounded))) as deltas:
+        await anext(deltas)
+        waiting = asyncio.create_task(_last(running, Request("waits", grounded)))
+        await until(lambda: running.load().waiting == 1)
+        waits_from_s = time.monotonic()
+        await asyncio.sleep(0.02)
+        waited_s = time.monotonic() - waits_from_s
+    stages = {stage.name: stage for stage in (await waiting).stages}
+
+    assert waits[0] < waited_s <= waits[1]
+    assert stages["queue"].duration_s >= waits[1]
+    assert stages["prefill"].start_s == stages["queue"].duration_s
+    assert stages["first_token"].duration_s > stages["queue"].duration_s
+
+
+async def _last(running: Generator, asked: Request) -> Delta:
+    return [delta async for delta in running.generate(asked)][-1]
 
 
 async def test_the_rate_counts_the_tokens_of_the_last_seconds() -> None:

@@ -188,8 +188,9 @@ async def test_what_waits_for_a_slot_fails_with_the_engine() -> None:
     opening = Opening()
     async with revived(opening) as engine, called(engine, max_running=1) as stub:
         opening.ready.clear()
-        calls = [stub.Generate(request(prompt="Go", max_tokens=1000)) for _ in range(4)]
+        calls = [stub.Generate(request(prompt="Go", max_tokens=1000))]
         await anext(aiter(calls[0]))
+        calls += [stub.Generate(request(prompt="Go", max_tokens=1000)) for _ in range(3)]
         opening.engines[0].alive = False
         for call in calls:
             with pytest.raises(Unavailable, match="ENGINE_UNAVAILABLE"):

@@ -11,14 +11,14 @@ from meshkit.errors import Unavailable
 class PacedEngine:
     """Writes numbered words, one every `pause_s`.
 
-    `running` are the keys of the streams that are not closed yet, `started` those of all that began, in that order.
+    `running` are the keys of the streams that are not closed yet, `asked` the requests of all that began, in order.
     """
 
     def __init__(self, pause_s: float = 0.01, max_model_tokens: int = 1000) -> None:
         self.card = Card("paced", EngineKind.LANGUAGE_MODEL, "double", "A double.", max_model_tokens)
         self.cache_use = 0.25
         self.running: set[str] = set()
-        self.started: list[str] = []
+        self.asked: list[Request] = []
         self.alive = True
         self.pause_s = pause_s
 
@@ -28,7 +28,7 @@ class PacedEngine:
     async def generate(self, work: Work) -> AsyncGenerator[Delta, None]:
         request = work.request
         self.running.add(request.key)
-        self.started.append(request.key)
+        self.asked.append(request)
         try:
             for number in range(request.max_tokens):
                 await asyncio.sleep(self.pause_s)

@@ -141,7 +141,7 @@ async def test_abort_reaches_what_waits() -> None:
             await waiting
         assert (running.load().waiting, running.load().outstanding_tokens) == (0, 999)
 
-    assert engine.started == ["acme/runs"]
+    assert [asked.id for asked in engine.asked] == ["runs"]
     assert not await running.abort("acme/waits")
 
 

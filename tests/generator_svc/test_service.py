@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import grpc
@@ -70,6 +71,18 @@ async def test_models_are_listed_honestly() -> None:
     assert (model.model, model.engine, model.ready) == ("extractive", "extractive", True)
     assert model.kind == generator_pb2.ENGINE_KIND_EXTRACTIVE
     assert "No language model" in model.description
+
+
+async def test_a_models_adapters_are_listed_and_passed_on() -> None:
+    """What the engine's card names is listed; the name of a request reaches the engine."""
+    engine = PacedEngine()
+    engine.card = replace(engine.card, lora_adapters=("contracts", "support"))
+    async with called(engine) as stub:
+        (model,) = (await stub.ListModels(generator_pb2.ListModelsRequest())).models
+        await read(stub.Generate(request(prompt="Go", max_tokens=1, lora_adapter="support")))
+
+    assert model.lora_adapters == ["contracts", "support"]
+    assert [asked.lora_adapter for asked in engine.asked] == ["support"]
 
 
 @pytest.mark.parametrize(

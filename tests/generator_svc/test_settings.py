@@ -75,6 +75,17 @@ def test_a_wrong_value_in_a_models_file_is_named(file: Path, capsys: pytest.Capt
     assert_refused(capsys, "RAGMESH_GENERATOR_MAX_RUNNING")
 
 
+def test_tenants_shares_are_an_object_of_positive_numbers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As JSON; one of 0 would never have its turn."""
+    monkeypatch.setenv("RAGMESH_GENERATOR_TENANT_SHARES", '{"acme": 3, "rivals": 0.5}')
+    assert load(Settings).tenant_shares == {"acme": 3.0, "rivals": 0.5}
+
+    monkeypatch.setenv("RAGMESH_GENERATOR_TENANT_SHARES", '{"acme": 0}')
+    assert_refused(capsys, "RAGMESH_GENERATOR_TENANT_SHARES")
+
+
 def assert_refused(capsys: pytest.CaptureFixture[str], *words: str) -> None:
     """Loading ends the process with 2 and one line with all of these words."""
     with pytest.raises(SystemExit) as caught:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-_START_S = 180.0
+_START_S = 220.0
 _END_S = 40.0
 NAME = "tiny"
 # The command `vllm` asks for the version of a package of that name, which the CPU build has not.

@@ -10,9 +10,14 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from generator_svc.app import open_app
 from generator_svc.engine import Chat, Delta, FinishReason, Form, Grounded, Message, Prompt, Request, Sampling, Usage
 from generator_svc.openai_engine import OpenAIEngine, OpenAIOptions, open_openai_engine
+from generator_svc.settings import Settings
 from meshkit.errors import InvalidArgument, MeshError, ResourceExhausted, Unavailable
+from meshkit.testing import serve
+from ragmesh.generator.v1 import generator_pb2, generator_pb2_grpc
+from tests.generator_svc import serving
 from tests.generator_svc.scripted_upstream import MODEL, Exchange, Script, scripted_upstream, usage, word
 
 CHAT = Chat([Message("system", "Be brief."), Message("user", "Hello?")])
@@ -513,3 +518,27 @@ async def test_a_prompt_without_a_length_may_fill_the_context() -> None:
             {name: value for name, value in exchange.body.items() if "tokens" in name} for exchange in upstream.asked
         ]
     assert lengths == [{"max_tokens": 4096}, {"max_tokens": 9}, {}, {"max_completion_tokens": 9}]
+
+
+async def test_the_generator_serves_the_upstream_that_its_settings_name() -> None:
+    """It starts whether or not the upstream is there, and says so."""
+    script = saying(word("Hel"), word("lo", "stop"), usage(3, 2))
+    async with scripted_upstream(script) as upstream, generator(upstream.url) as stub:
+        (info,) = (await stub.ListModels(generator_pb2.ListModelsRequest())).models
+        answer = [message async for message in stub.Generate(serving.request(prompt="A mesh"))]
+    assert (info.model, info.ready) == ("ours", True)
+    assert (serving.text(answer), answer[-1].usage.completion_tokens) == ("Hello", 2)
+
+    async with generator(upstream.url) as stub:
+        (info,) = (await stub.ListModels(generator_pb2.ListModelsRequest())).models
+        with pytest.raises(Unavailable):
+            await serving.read(stub.Generate(serving.request(prompt="A mesh")))
+    assert (info.model, info.ready) == ("ours", False)
+
+
+@asynccontextmanager
+async def generator(url: str) -> AsyncIterator[generator_pb2_grpc.GeneratorServiceStub]:
+    """A stub for a generator whose settings name the upstream."""
+    settings = Settings(listen="127.0.0.1:0", metrics_listen="", drain_grace_s=0.2, upstream_url=url, model_name="ours")
+    async with open_app(settings) as app, serve(app, settings) as address, serving.calling(address) as stub:
+        yield stub

@@ -127,8 +127,8 @@ class Generator:
         asked_s = time.monotonic()
         generation.place = await self.admission.take(work)
         self._waited(time.monotonic() - asked_s)
-        generation.stream = self.engine.generate(work)
-        return generation.stream
+        stream = generation.stream = self.engine.generate(work)
+        return stream
 
     def _count(self, generation: "_Generation", delta: Delta) -> None:
         generation.unmade -= delta.tokens
@@ -150,7 +150,8 @@ class Generator:
         place, generation.place = generation.place, None
         if place:
             try:
-                await generation.stream.aclose()
+                if generation.stream:
+                    await generation.stream.aclose()
             finally:
                 self.admission.release(place, generation.outstanding)
 
@@ -165,12 +166,11 @@ class Generator:
 class _Generation:
     """One request under way: one task at a time reads it, any task may abort it."""
 
-    stream: AsyncGenerator[Delta, None]
-
     def __init__(self) -> None:
         self.aborted = False
         # Held from when it is admitted until its stream is closed.
         self.place: Place | None = None
+        self.stream: AsyncGenerator[Delta, None] | None = None
         # The task that waits for the next delta; None while it is busy with one.
         self.reader = asyncio.current_task()
         self.unmade = 0

@@ -1,68 +1,12 @@
 """Places on the engine: bounded, in a fair order, never lost."""
 
-import asyncio
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from generator_svc.admission import Admission, Limits, Place
 from generator_svc.engine import Prompt, Request, Work
 from meshkit.errors import ResourceExhausted
-
-
-class Line:
-    """An admission and who asked it for a place, each a task of its own; `started` has their names in that order."""
-
-    def __init__(self, *, drain_s: float = 0.0, **limits: Any) -> None:
-        numbers = {"max_running": 1, "max_waiting": 1000, **limits}
-        self.admission = Admission(Limits(**numbers), lambda: drain_s)
-        self.started: list[str] = []
-        self.tasks: dict[str, asyncio.Task[Place]] = {}
-
-    async def ask(self, name: str, owner: str = "acme", *, tokens: int = 10, n: int = 1, priority: int = 0) -> None:
-        """Ask for a place, and let it be given or not."""
-        request = Request(name, Prompt("Go"), owner=owner, n=n, priority=priority)
-        work = Work(request, 0.0, prompt_tokens=tokens)
-        self.tasks[name] = asyncio.create_task(self._take(name, work))
-        await _settle()
-
-    async def end(self, name: str, unserved: int = 0) -> None:
-        """Give its place back, and let those who come after it start."""
-        self.admission.release(self.tasks[name].result(), unserved)
-        await _settle()
-
-    async def order(self) -> list[str]:
-        """Who starts from now on when those who run end one by one, the oldest first."""
-        for name in self._all():
-            await self.end(name)
-        return self.started
-
-    async def leave(self, name: str) -> None:
-        self.tasks[name].cancel()
-        await _settle()
-
-    def refusal(self, name: str) -> ResourceExhausted:
-        error = self.tasks[name].exception()
-        assert isinstance(error, ResourceExhausted)
-        return error
-
-    async def _take(self, name: str, work: Work) -> Place:
-        place = await self.admission.take(work)
-        self.started.append(name)
-        return place
-
-    def _all(self) -> Iterator[str]:
-        """Also those who start meanwhile."""
-        yield from self.started
-
-
-async def _settle() -> None:
-    for _ in range(3):
-        await asyncio.sleep(0)
+from tests.generator_svc.waiting_line import Line
 
 
 def _owners(names: Iterable[str]) -> str:
@@ -109,7 +53,7 @@ async def test_tokens_that_were_not_made_cost_nothing() -> None:
     for number in range(10):
         await line.ask(f"a{number}", "acme", tokens=1000)
         await line.ask(f"b{number}", "rivals", tokens=10)
-    for name in line._all():
+    for name in line.running():
         await line.end(name, unserved=990 if name.startswith("a") else 0)
 
     assert _owners(line.started).startswith("abababab")
@@ -300,103 +244,3 @@ async def test_tenants_who_are_gone_are_forgotten() -> None:
 
     await line.end("stays")
     assert not line.admission._tenants
-
-
-@dataclass(frozen=True)
-class Ask:
-    owner: str
-    n: int
-    tokens: int
-    priority: int
-
-
-@dataclass(frozen=True)
-class Leave:
-    """One who waits, if any does."""
-
-    which: int
-
-
-@dataclass(frozen=True)
-class End:
-    """One who runs, if any does; with `leaving` all who wait are cancelled in the same turn of the loop."""
-
-    which: int
-    leaving: bool
-
-
-class Witness:
-    """Asks a line for places and knows, by what came of it, how full it must be."""
-
-    def __init__(self, line: Line) -> None:
-        self._line = line
-        self._asked: dict[str, Ask] = {}
-        self._running: dict[str, Ask] = {}
-        self._seen = 0
-
-    async def see(self, step: Ask | Leave | End) -> None:
-        """Let it happen, and look."""
-        waiting = self._waiting()
-        if isinstance(step, Ask):
-            name = f"{step.owner}{len(self._asked)}"
-            self._asked[name] = step
-            await self._line.ask(name, step.owner, n=step.n, tokens=step.tokens, priority=step.priority)
-        elif isinstance(step, Leave) and waiting:
-            await self._line.leave(waiting[step.which % len(waiting)])
-        elif isinstance(step, End) and self._running:
-            await self._end(list(self._running)[step.which % len(self._running)], waiting if step.leaving else [])
-        self._look()
-
-    async def end_all(self) -> None:
-        """Until nothing runs; then nobody waits, and nothing is left."""
-        while self._running:
-            await self.see(End(0, leaving=False))
-        for name, task in self._line.tasks.items():
-            assert name in self._line.started or task.cancelled() or self._line.refusal(name).reason == "OVERLOADED"
-        assert not self._line.admission._tenants
-        assert not self._line.admission._turns
-
-    async def _end(self, name: str, leaving: list[str]) -> None:
-        # Half are cancelled just before, half just after: also who is admitted in between.
-        for other in leaving[::2]:
-            self._line.tasks[other].cancel()
-        self._line.admission.release(self._line.tasks[name].result(), self._running.pop(name).tokens // 2)
-        for other in leaving[1::2]:
-            self._line.tasks[other].cancel()
-        await _settle()
-
-    def _look(self) -> None:
-        admission, started = self._line.admission, self._line.started
-        self._running |= {name: self._asked[name] for name in started[self._seen :]}
-        self._seen = len(started)
-        tokens = sum(ask.tokens for ask in self._running.values())
-        limit = admission.limits.max_running_tokens
-        waiting = sum(self._asked[name].n for name in self._waiting())
-        assert admission.running == sum(ask.n for ask in self._running.values()) <= admission.limits.max_running
-        assert admission.running_tokens == tokens
-        assert not limit or tokens <= limit or len(self._running) == 1
-        assert admission.waiting == waiting <= admission.limits.max_waiting
-        assert self._running or not waiting
-
-    def _waiting(self) -> list[str]:
-        return [name for name, task in self._line.tasks.items() if not task.done()]
-
-
-_ASKS = st.builds(Ask, st.sampled_from("abc"), st.integers(1, 3), st.integers(0, 60), st.integers(-2, 2))
-_STEPS = st.one_of(
-    _ASKS, _ASKS, st.builds(Leave, st.integers(0, 50)), st.builds(End, st.integers(0, 50), st.booleans())
-)
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.lists(_STEPS, max_size=40), st.integers(0, 6), st.sampled_from([0, 40, 100]))
-def test_budgets_hold_and_nobody_is_lost(steps: list[Ask | Leave | End], max_waiting: int, token_limit: int) -> None:
-    """Whatever comes and goes: neither budget is exceeded, but by one alone; all are admitted, refused or left."""
-
-    async def lived() -> None:
-        witness = Witness(Line(max_running=3, max_waiting=max_waiting, max_running_tokens=token_limit))
-        for step in steps:
-            await witness.see(step)
-        await witness.end_all()
-
-    asyncio.run(lived())

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from gateway.balancing import Standing, Work, choose, is_overloaded
@@ -55,11 +56,10 @@ class Replica:
             raise
 
     async def refresh(self, timeout_s: float) -> None:
-        """Ask what the replica has and how it stands; one that does not answer in time has failed."""
-        models: Sequence[Model] = ()
+        """Ask what the replica has and how it stands; one that is not ready, or not in time, has failed."""
         try:
             async with asyncio.timeout(timeout_s):
-                models = await self.generator.list_models()
+                self.models = await self.generator.list_models()
                 self.standing.reported(await self.generator.outstanding_tokens())
         except Exception as error:
             # It is asked again, whatever it was.
@@ -67,12 +67,19 @@ class Replica:
                 logger.exception("replica %s cannot be asked", self.standing.name)
             self.standing.failed(_unanswered())
         else:
-            self.standing.answered()
-        self.models = models
+            if any(model.ready for model in self.models):
+                self.standing.answered()
+            else:
+                self.standing.failed(_unanswered())
 
     def serves(self, model: str) -> bool:
-        """Whether it said that it takes calls for the model."""
-        return any(each.ready and each.name == model for each in self.models)
+        """Whether it said that it has the model."""
+        return any(each.name == model for each in self.models)
+
+    def known(self) -> Iterator[Model]:
+        """The models that it said it has; none is ready while it is left alone."""
+        for model in self.models:
+            yield replace(model, ready=model.ready and not self.standing.cooling)
 
 
 @asynccontextmanager
@@ -125,7 +132,7 @@ class BalancedGenerator:
         replicas = self._replicas()
         if len(replicas) == 1 or not any(replica.models for replica in replicas):
             await self.refresh()
-        models = _merged(model for replica in self._replicas() for model in replica.models)
+        models = _merged(model for replica in self._replicas() for model in replica.known())
         if not models:
             raise _unanswered()
         return models
@@ -173,9 +180,9 @@ def _unanswered() -> Unavailable:
 
 
 def _merged(models: Iterable[Model]) -> list[Model]:
-    """Each model once, as a replica that is ready has it where there is one."""
+    """Each model once, as the first replica that is ready has it where there is one."""
     merged: dict[str, Model] = {}
     for model in models:
-        if model.ready or model.name not in merged:
+        if model.name not in merged or (model.ready and not merged[model.name].ready):
             merged[model.name] = model
     return list(merged.values())

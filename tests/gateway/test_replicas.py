@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from gateway.app import Generators, open_generators
 from gateway.generation import Chat, Delta, Ending, Generation, Message, Writing
@@ -23,7 +24,7 @@ from tests.gateway.peer_doubles import Peers
 from tests.generator_svc.doubles import PacedEngine
 from tests.generator_svc.serving import calling, request, served
 
-KNOBS = ReplicaSettings(poll_s=0.05, poll_timeout_s=2.0, cooldown_s=0.5, cooldown_max_s=1.0, resolve_s=0.05)
+KNOBS = ReplicaSettings(poll_s=0.05, poll_timeout_s=10.0, cooldown_s=0.5, cooldown_max_s=1.0, resolve_s=0.05)
 SESSIONS = [f"s{number}" for number in range(64)]
 PROMPT = Chat((Message("user", "hello"),))
 
@@ -174,7 +175,8 @@ async def test_work_of_other_callers_counts(world: World) -> None:
 
 async def test_answers_tell_of_load() -> None:
     """The report in an answer's trailer is enough to know that a replica has much to do for others."""
-    async with open_world({}, {}, {}, knobs=KNOBS.model_copy(update={"poll_s": 3600})) as world:
+    knobs = KNOBS.model_copy(update={"poll_s": 3600, "report_half_life_s": 3600})
+    async with open_world({}, {}, {}, knobs=knobs) as world:
         busy = world.replicas[0]
         session = await world.session_of(busy)
         async with calling(busy.cable.target) as stub:
@@ -208,10 +210,9 @@ async def test_killed_before_its_first_token(world: World) -> None:
 
 async def test_killed_in_mid_stream(world: World) -> None:
     """What has been said cannot be said again: the stream ends UNAVAILABLE, and only that one."""
-    lost, *others = world.replicas
-    broken = await world.begin(generation(500, await world.session_of(lost)))
-    whole = [await world.begin(generation(30, await world.session_of(other))) for other in others]
-    lost.cable.cut()
+    sessions = [await world.session_of(replica) for replica in world.replicas]
+    broken, *whole = [await world.begin(generation(30, session)) for session in sessions]
+    world.replicas[0].cable.cut()
     with pytest.raises(Unavailable, match="PEER_UNAVAILABLE"):
         _ = [delta async for delta in broken]
     for deltas in whole:
@@ -292,7 +293,12 @@ async def test_each_model_has_its_replicas() -> None:
         for _ in range(4):
             await world.begin(generation(500, model="large"))
         assert [replica.running for replica in world.replicas] == [0, 2, 2]
+        small = world.replicas[0]
         assert await world.whole(generation(3, model="small")) == 3
+        small.engine.alive = False
+        with pytest.raises(Unavailable):
+            await world.whole(generation(3, model="small"))
+        assert [model.ready for model in await world.generator.list_models()] == [False, True]
 
 
 async def test_name_is_followed() -> None:
@@ -309,6 +315,7 @@ async def test_name_is_followed() -> None:
         world = await stack.enter_async_context(_open_generators(replicas, "dns:///generators.test:50053", resolve))
         begun = [await world.begin(generation(100)) for _ in range(2)]
         assert [replica.running for replica in replicas] == [1, 1, 0]
+        replicas[0].engine.pause_s = 0.5
         addresses[:] = [staying, coming]
 
         async def moved() -> bool:
@@ -316,6 +323,7 @@ async def test_name_is_followed() -> None:
 
         await until(moved)
         assert replicas[0].running == 1
+        replicas[0].engine.pause_s = 0
         for deltas in begun:
             assert len([delta async for delta in deltas]) == 99
 
@@ -346,3 +354,10 @@ async def test_nothing_is_left_behind() -> None:
         await world.leave()
         await until(lambda: not any(replica.running for replica in world.replicas))
     await until(lambda: asyncio.all_tasks() == before)
+
+
+@pytest.mark.parametrize("target", ["", "a:1,,b:1", "dns:///a"])
+def test_bad_target(target: str) -> None:
+    """A target that cannot be called stops the process before it serves."""
+    with pytest.raises(ValidationError, match="generator_target"):
+        Settings(generator_target=target)

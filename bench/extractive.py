@@ -1,93 +1,110 @@
-"""How often the extractive engine's first quote holds the answer, and how often it abstains, on questions with answers.
+"""How often the extractive engine's first quote holds the answer, and how well it knows when there is none.
 
-`python -m bench.extractive FOLDER`: corpus.jsonl {id, title, text}, queries.jsonl {id, text, answers} and qrels.tsv, as
-SQuAD gives them. Each question gets its own passage among the four of the same title that share most words with it;
-and, to see it abstain, five passages of other titles.
+`python -m bench.extractive FOLDER...`: the questions that bench.extractive_cases reads from each folder, of every two
+titles those of the first for tuning (bench.extractive_fit), those of the second held out. Two subjects: words alone,
+and words and the encoder, as the local mesh runs the engine.
 """
 
-import json
-import random
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+from bench.extractive_cases import Case, Corpus, Given, Vectorizer, halves
 from bench.harness import Row, write
-from generator_svc.engine import Passage
-from generator_svc.evidence import Candidate, choose, terms, weigh
+from generator_svc.evidence import Candidate, choose, weigh, weigh_again
 from generator_svc.settings import Settings
+from generator_svc.terms import is_dense
 
-_PASSAGES = 5
-_STRANGERS = 60
-_SEED = 0
+_MIN_SUPPORT: float = Settings.model_fields["min_support"].default
+_CANDIDATES: int = Settings.model_fields["encoder_candidates"].default
+_TIMED = 50
 
-
-@dataclass(frozen=True)
-class Corpus:
-    """The passages by id, the terms of each, the questions, and by question the id of its passage."""
-
-    passages: dict[str, dict[str, str]]
-    terms: dict[str, set[str]]
-    questions: list[dict[str, Any]]
-    golden: dict[str, str]
-
-    @classmethod
-    def read(cls, folder: Path) -> "Corpus":
-        """The corpus in a folder."""
-        passages = {passage["id"]: passage for passage in _lines(folder / "corpus.jsonl")}
-        judged = (folder / "qrels.tsv").read_text().splitlines()[1:]
-        return cls(
-            passages=passages,
-            terms={id: set(terms(passage["text"])) for id, passage in passages.items()},
-            questions=_lines(folder / "queries.jsonl"),
-            golden={query: id for query, id, _ in (line.split("\t") for line in judged)},
-        )
-
-    def closest(self, question: str, ids: Sequence[str], count: int) -> list[str]:
-        """Those that share most terms with the question."""
-        asked = set(terms(question))
-        return sorted(ids, key=lambda id: -len(asked & self.terms[id]))[:count]
+Weigh = Callable[[Case], Sequence[Candidate]]
 
 
-def main(folder: Path) -> None:
+def main(folders: Sequence[Path]) -> None:
     """Measure, print and write build/bench/extractive.json."""
-    min_support = Settings.model_fields["min_support"].default
-    corpus, chance = Corpus.read(folder), random.Random(_SEED)  # noqa: S311 - a draw to be repeated, not a secret
-    counts = {"first quote holds the answer": 0, "abstains with the answer at hand": 0, "abstains among strangers": 0}
-    for question in corpus.questions:
-        golden = corpus.passages[corpus.golden[question["id"]]]
-        same = [i for i, p in corpus.passages.items() if p["title"] == golden["title"] and i != golden["id"]]
-        others = [i for i, p in corpus.passages.items() if p["title"] != golden["title"]]
-        near = [golden["id"], *corpus.closest(question["text"], same, _PASSAGES - 1)]
-        chance.shuffle(near)
-        drawn = chance.sample(others, min(_STRANGERS, len(others)))
-        ranked = _weigh(corpus, question["text"], near)
-        strangers = _weigh(corpus, question["text"], corpus.closest(question["text"], drawn, _PASSAGES))
-        counts["first quote holds the answer"] += _holds(ranked[0], golden["text"], question["answers"])
-        counts["abstains with the answer at hand"] += not choose(ranked, min_support)
-        counts["abstains among strangers"] += not choose(strangers, min_support)
-    total = len(corpus.questions)
-    rows = [Row(metric, folder.name, 100 * count / total, "%", total) for metric, count in counts.items()]
+    vectors, rows = Vectorizer(), list[Row]()
+    for folder in folders:
+        corpus = Corpus.read(folder)
+        tuning, held_out = halves(corpus, corpus.cases(vectors))
+        ways: dict[str, Weigh] = {"words": _by_words, "words and encoder": _by_meaning(vectors)}
+        for half, cases in {"tuning": tuning, "held out": held_out}.items():
+            for way, weighing in ways.items():
+                rows += _rows(f"{folder.name}, {half}, {way}", cases, weighing)
+        rows += [_speed(f"{folder.name}, {way}", held_out, weighing) for way, weighing in ways.items()]
     for row in rows:
-        print(f"{row.metric:<32}{row.value:6.1f} {row.unit} of {total}")
+        print(f"{row.subject:<45}{row.metric:<36}{row.value:8.3f} {row.unit} of {row.rounds}")
     print(write("extractive", rows))
 
 
-def _weigh(corpus: Corpus, question: str, ids: Sequence[str]) -> list[Candidate]:
-    found = [corpus.passages[id] for id in ids]
-    given = [Passage(number, passage["text"], passage["title"]) for number, passage in enumerate(found, 1)]
-    return weigh(question, given)
+def _by_words(case: Case) -> Sequence[Candidate]:
+    return weigh(case.question, case.passages)
 
 
-def _holds(candidate: Candidate, golden: str, answers: Sequence[str]) -> bool:
-    quote = candidate.quote.text.casefold()
-    return candidate.passage.text == golden and any(answer.casefold() in quote for answer in answers)
+def _by_meaning(vectors: Vectorizer) -> Weigh:
+    """As ExtractiveEngine does it, with the encoder in this process."""
+
+    def weighing(case: Case) -> Sequence[Candidate]:
+        ranked = _by_words(case)
+        if not ranked or is_dense(case.question):
+            return ranked
+        best = ranked[:_CANDIDATES]
+        texts = [candidate.measured.text_in_context for candidate in best]
+        return weigh_again(best, vectors.similarities(case.question, texts))
+
+    return weighing
 
 
-def _lines(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()]
+def _rows(subject: str, cases: Sequence[Case], weighing: Weigh) -> list[Row]:
+    ranked = [(case, weighing(case)) for case in cases]
+    answered = [(case, found) for case, found in ranked if case.given is Given.ANSWER]
+    first = [bool(found) and _holds(case, found[0]) for case, found in answered]
+    given = [any(_holds(case, quote) for quote in choose(found, _MIN_SUPPORT)) for case, found in answered]
+    total = len(answered)
+    rows = [
+        Row("first quote holds the answer", subject, _percent(first), "%", total),
+        Row("one of the quotes holds the answer", subject, _percent(given), "%", total),
+    ]
+    supports = {kind: [_support(found) for case, found in ranked if case.given is kind] for kind in Given}
+    for kind, found in supports.items():
+        if found:
+            abstained = [support < _MIN_SUPPORT for support in found]
+            rows.append(Row(f"abstains, {kind.name.lower()}", subject, _percent(abstained), "%", len(found)))
+        if found and kind is not Given.ANSWER:
+            area = _roc_area(supports[Given.ANSWER], found)
+            rows.append(Row(f"ROC area against {kind.name.lower()}", subject, area, "", len(found)))
+    return rows
+
+
+def _speed(subject: str, cases: Sequence[Case], weighing: Weigh) -> Row:
+    """The median over some answers; of the encoder only what it has not encoded before counts."""
+    times = []
+    for case in cases[:_TIMED]:
+        began_s = time.perf_counter()
+        choose(weighing(case), _MIN_SUPPORT)
+        times.append(1000 * (time.perf_counter() - began_s))
+    return Row("time of an answer", subject, sorted(times)[len(times) // 2], "ms", len(times))
+
+
+def _holds(case: Case, candidate: Candidate) -> bool:
+    return case.held_by(candidate.passage, candidate.quote.text)
+
+
+def _support(ranked: Sequence[Candidate]) -> float:
+    return ranked[0].support if ranked else 0.0
+
+
+def _percent(outcomes: Sequence[bool]) -> float:
+    return 100 * sum(outcomes) / len(outcomes)
+
+
+def _roc_area(positive: Sequence[float], negative: Sequence[float]) -> float:
+    """The probability that a support of the first exceeds one of the second, equals counting half."""
+    above = sum((one > other) + (one == other) / 2 for one in positive for other in negative)
+    return above / (len(positive) * len(negative))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main([Path(folder) for folder in sys.argv[1:]])

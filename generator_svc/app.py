@@ -1,7 +1,7 @@
 """The wiring of the generator."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,10 +13,12 @@ from generator_svc.engine import Engine
 from generator_svc.extractive_engine import ExtractiveEngine
 from generator_svc.generating import Generator
 from generator_svc.metrics import GeneratorCollector, queue_wait_histogram, slot_free_histogram
+from generator_svc.peers import EncoderPeer
 from generator_svc.reviving import Restarts, open_reviving_engine
 from generator_svc.service import GeneratorService
 from generator_svc.settings import Settings
 from generator_svc.vllm_metrics import VllmMetrics
+from meshkit.channel import open_channel
 from meshkit.server import App, Registration
 from meshkit.server_info import Load
 from ragmesh.generator.v1 import generator_pb2, generator_pb2_grpc
@@ -72,7 +74,7 @@ def _open_engine(settings: Settings, restarted: Callable[[], None]) -> AbstractA
         known = {option.name: getattr(settings, option.name) for option in fields(OpenAIOptions)}
         return open_openai_engine(OpenAIOptions(**known))
     if not settings.model:
-        return nullcontext(ExtractiveEngine(settings.model_name or "extractive", settings.min_support))
+        return _open_extractive_engine(settings)
     # Only a node that runs vLLM has it.
     from generator_svc.vllm_arguments import VllmOptions
     from generator_svc.vllm_engine import open_vllm_engine
@@ -83,6 +85,18 @@ def _open_engine(settings: Settings, restarted: Callable[[], None]) -> AbstractA
     options = VllmOptions(**{**same, "model_name": name, "chat_template": template})
     restarts = Restarts(settings.restart_backoff_s, settings.restart_backoff_max_s, settings.engine_close_timeout_s)
     return open_reviving_engine(lambda: open_vllm_engine(options), restarts, restarted)
+
+
+@asynccontextmanager
+async def _open_extractive_engine(settings: Settings) -> AsyncIterator[Engine]:
+    """The engine that quotes; the embedder, where it has one, need not answer."""
+    async with AsyncExitStack() as stack:
+        encoder = None
+        if settings.encoder_target:
+            channel = await stack.enter_async_context(open_channel(settings.encoder_target, settings.channel))
+            encoder = EncoderPeer(channel, settings.encoder_timeout_s)
+        name = settings.model_name or "extractive"
+        yield ExtractiveEngine(name, settings.min_support, encoder, settings.encoder_candidates)
 
 
 def _shown_name(model: str) -> str:

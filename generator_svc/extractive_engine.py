@@ -1,6 +1,7 @@
 """The engine without a language model: it quotes the sentences that best support an answer."""
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -19,7 +20,11 @@ from generator_svc.engine import (
     Work,
     unsupported,
 )
-from generator_svc.evidence import Candidate, choose, weigh
+from generator_svc.evidence import Candidate, Encoder, choose, weigh, weigh_again
+from generator_svc.terms import is_dense
+from meshkit.errors import MeshError
+
+logger = logging.getLogger(__name__)
 
 _DESCRIPTION = (
     "No language model: it quotes, word for word, the sentences of the given passages that best support an answer, "
@@ -30,12 +35,19 @@ _WORD = re.compile(r"\s*(?:[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\s\u3040-
 
 
 class ExtractiveEngine:
-    """Quotes from the passages it is given; holds nothing between requests, so there is nothing to close."""
+    """Quotes from the passages it is given; holds nothing between requests, so there is nothing to close.
 
-    def __init__(self, model: str, min_support: float) -> None:
+    With an encoder it compares the `encoder_candidates` best quotes, by their words, with the question by meaning too.
+    """
+
+    def __init__(
+        self, model: str, min_support: float, encoder: Encoder | None = None, encoder_candidates: int = 12
+    ) -> None:
         self.card = Card(model, EngineKind.EXTRACTIVE, "extractive", _DESCRIPTION)
         self.cache_use = 0.0
         self._min_support = min_support
+        self._encoder = encoder
+        self._encoder_candidates = encoder_candidates
 
     async def prepare(self, request: Request) -> Work:
         """The request as it is; raises InvalidArgument for what only a language model does."""
@@ -46,7 +58,7 @@ class ExtractiveEngine:
         request, arrived_s = work.request, work.arrived_s
         given: Grounded = work.payload
         began_s = time.monotonic()
-        chosen = await asyncio.to_thread(self._choose, given)
+        chosen = choose(await self._ranked(given), self._min_support)
         weighed_s = time.monotonic()
         words = _words(_cut(_answer(chosen), request.stop))
         kept = words[: request.max_tokens or len(words)]
@@ -75,8 +87,20 @@ class ExtractiveEngine:
     async def check(self) -> None:
         """It is always ready."""
 
-    def _choose(self, given: Grounded) -> Sequence[Candidate]:
-        return choose(weigh(given.question, given.passages), self._min_support)
+    async def _ranked(self, given: Grounded) -> Sequence[Candidate]:
+        """The quotes by words and meaning; by words alone where the encoder fails, or was made for other scripts."""
+        ranked = await asyncio.to_thread(weigh, given.question, given.passages)
+        if not (self._encoder and ranked) or is_dense(given.question):
+            return ranked
+        best = ranked[: self._encoder_candidates]
+        try:
+            similarities = await self._encoder.similarities(
+                given.question, [candidate.measured.text_in_context for candidate in best]
+            )
+        except MeshError as error:
+            logger.info("quotes are chosen by words alone: %s", error)
+            return ranked
+        return weigh_again(best, similarities)
 
 
 def _grounded(request: Request) -> Grounded:

@@ -19,7 +19,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_settings import SettingsConfigDict
 
 from generator_svc.model_file import read_model_file
-from meshkit.settings import ServerSettings
+from meshkit.settings import ChannelSettings, ServerSettings
 
 
 class Settings(ServerSettings):
@@ -65,7 +65,15 @@ class Settings(ServerSettings):
         0.25,
         ge=0,
         le=1,
-        description="Quoting: the share of the question that a sentence must cover; below it there is no answer.",
+        description="Quoting: the probability that the best quote answers the question; below it there is no answer.",
+    )
+    encoder_target: str = Field(
+        "", description="Quoting: address of embedder_svc, any gRPC name; empty to go by words alone."
+    )
+    channel: ChannelSettings = Field(ChannelSettings(), description="Knobs of the channel to it.")
+    encoder_candidates: PositiveInt = Field(12, description="Quoting: sentences that the encoder compares.")
+    encoder_timeout_s: PositiveFloat = Field(
+        0.5, description="Quoting: seconds after which a quote is chosen without the encoder."
     )
 
     download: bool = Field(False, description="vLLM: whether to download a model that is not on disk.")

@@ -47,7 +47,7 @@ def _defaults(name: str, settings: LocalSettings, ports: Ports, data: Path) -> d
     redis_url = f"redis://{HOST}:{ports.redis}/0"
     return {
         "embedder": {},
-        "generator": {"MODEL": settings.generator_model},
+        "generator": {"MODEL": settings.generator_model, "ENCODER_TARGET": address("embedder", ports)},
         "retriever": {"MILVUS_URI": str(data / "milvus.db")},
         "ingest": {"REDIS_URL": redis_url, "OBJECT_STORE_URL": (data / "objects").as_uri()},
         "gateway": {"REDIS_URL": redis_url},

@@ -1,7 +1,8 @@
 """Which quotes support an answer."""
 
 from generator_svc.engine import Passage
-from generator_svc.evidence import choose, terms, weigh
+from generator_svc.evidence import choose, weigh, weigh_again
+from generator_svc.terms import terms
 
 LEAVE = Passage(1, "Every employee has thirty days of paid leave a year. Unused leave ends in March.", "Leave", 0.9)
 TRAVEL = Passage(2, "Train journeys are booked in second class. Short flights are not reimbursed.", "Travel", 0.4)
@@ -62,3 +63,22 @@ def test_terms_are_light_stems() -> None:
     assert terms("The running policies of employees") == terms("running policy employee")
     assert terms("booked") == terms("booking") == terms("books")
     assert terms("is it the") == []
+
+
+def test_support_is_a_probability_that_follows_the_answer() -> None:
+    """The sentence that answers has most of it; a question about something else has next to none."""
+    answered = weigh("How many days of leave does an employee have?", [LEAVE, TRAVEL])[0].support
+    strange = weigh("Who painted the Mona Lisa?", [LEAVE, TRAVEL])[0].support
+
+    assert 0 <= strange < 0.25 < answered <= 1
+
+
+def test_meaning_decides_where_words_do_not() -> None:
+    """Of sentences that share as much with the question, the one that the encoder finds nearer is best."""
+    passage = Passage(1, "The oak was felled in spring. The oak was planted in spring.")
+    ranked = weigh("What became of the oak?", [passage])
+
+    again = weigh_again(ranked, [0.2, 0.8])
+
+    assert again[0].quote == ranked[1].quote
+    assert again[0].support > again[1].support

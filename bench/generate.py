@@ -48,7 +48,7 @@ _WORDS = {
     "itl_p99_ms": "between tokens p99, ms",
     "tokens_per_s": "tokens/s",
 }
-WORDS = {f"{metric}_{n}": f"{words}, {n} streams" for n in BURSTS for metric, words in _WORDS.items()} | {
+WORDS = {f"{metric}_{n}": f"{words}, at {n}" for n in BURSTS for metric, words in _WORDS.items()} | {
     "cpu_us_per_token": "CPU a token outside the engine, us",
     "ttft_added_ms_1": "first token, added to the floor, ms",
     "cancel_to_free_p99_ms": "from cancel to idle engine p99, ms",

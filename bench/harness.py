@@ -128,8 +128,10 @@ def document(name: str, rows: Sequence[Row], words: Mapping[str, str] | None = N
 def markdown(rows: Sequence[Row], words: Mapping[str, str], floor: str | None = None) -> str:
     """A line on machine and commit, then a row a metric, a column a subject, in brackets the ratio to the floor."""
     subjects = list(dict.fromkeys(row.subject for row in rows))
+    repeated = max(row.rounds for row in rows)
+    medians = f"; medians of {repeated} rounds" if repeated > 1 else ""
     lines = [
-        f"{machine()}; medians of {max(row.rounds for row in rows)} rounds; commit {commit() or 'unknown'}.",
+        f"{machine()}{medians}; commit {commit() or 'unknown'}.",
         "",
         f"| metric | {' | '.join(subjects)} |",
         f"|---|{'---:|' * len(subjects)}",

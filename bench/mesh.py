@@ -21,6 +21,7 @@ import httpx
 
 from bench.engine import Engine, open_engine
 from bench.harness import Benchmark, Reading, rounds, watching
+from deploy.local import services
 from deploy.local.mesh import Mesh, open_mesh
 from deploy.local.settings import LocalSettings, Ports
 from gateway import prompting
@@ -31,7 +32,10 @@ from ragmesh_client import Client
 from tests.tiny_model import make_tiny_model
 
 ANSWERS_A_ROUND, TOKENS = 5, 64
+_PROCESSES = ("redis", *services.SERVICES, "envoy")
 WORDS = {
+    **{f"cpu_us_per_token_{name}": f"CPU of {name}, us a token" for name in _PROCESSES},
+    **{f"peak_mb_{name}": f"peak memory of {name}, MB" for name in _PROCESSES},
     "first_token_ms": "first token, ms",
     "token_gap_ms": "gap between tokens, ms",
     "tokens": "messages an answer",

@@ -139,7 +139,9 @@ def _report(memory: dict[str, Memory], count: int, streams_per_s: float) -> None
         rows.append(Row("growth_bytes_per_stream", name, seen.slope, "bytes", 1))
         print(f"{name}: {seen.slope:+.0f} bytes a stream, {'flat' if seen.slope < FLAT_BYTES else 'it grows'}")
     print(f"{streams_per_s:.0f} streams/s")
-    document("soak", rows)
+    words = {row.metric: f"MiB after {row.metric.rpartition('_')[2]} streams" for row in rows if "rss" in row.metric}
+    words |= {"growth_bytes_per_stream": "growth, bytes a stream", "streams_per_s": "streams/s"}
+    document("soak", rows, words)
     print(write("soak", rows))
 
 

@@ -37,8 +37,8 @@ Answered = Callable[[Sequence[str]], Any]
 
 async def measure() -> list[Row]:
     """Runs the rounds, prints the table, writes `build/bench/vllm_vs_hf.json` and returns its rows."""
-    words = {f"requests_per_s_{n}": f"requests/s, {n} at once" for n in REQUESTS}
-    words |= {f"ttft_p50_ms_{n}": f"first token p50, ms, {n} at once" for n in REQUESTS}
+    words = {f"requests_per_s_{n}": f"requests/s, at {n}" for n in REQUESTS}
+    words |= {f"ttft_p50_ms_{n}": f"first token p50, ms, at {n}" for n in REQUESTS}
     benchmark = Benchmark("vllm_vs_hf", rounds=rounds(3), floor="vllm", words=words)
     with tempfile.TemporaryDirectory() as folder:
         model = os.environ.get("MODEL") or str(make_tiny_model(Path(folder) / "model"))

@@ -1,10 +1,7 @@
 """The generator with vLLM on a tiny model: one process, started once for all of these tests."""
 
 import asyncio
-import json
-import signal
 import time
-from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,12 +9,14 @@ from typing import Any, TypeAlias
 import pytest
 from google.protobuf.json_format import ParseDict
 
-from meshkit.channel import peer_errors
-from meshkit.errors import Aborted, DeadlineExceeded, InvalidArgument, Unavailable
+from gateway import prompting
+from gateway.answers import Exchange
+from gateway.generation import Passage
+from meshkit.errors import Aborted, DeadlineExceeded, InvalidArgument
 from ragmesh.generator.v1 import generator_pb2, generator_pb2_grpc
 from tests import tiny_model
-from tests.generator_svc.serving import calling, read, request, text
-from tests.generator_svc.vllm_process import MAX_RUNNING, VllmProcess, vllm_process
+from tests.generator_svc.serving import read, request, text
+from tests.generator_svc.vllm_process import MAX_RUNNING
 
 # The first test waits for the engine's start, which takes half a minute on a busy machine.
 pytestmark = pytest.mark.timeout(240)
@@ -25,27 +24,8 @@ pytestmark = pytest.mark.timeout(240)
 Stub: TypeAlias = generator_pb2_grpc.GeneratorServiceStub
 
 GREEDY = {"temperature": 0}
+BLOCK_TOKENS = 32
 LICENSE = (Path(__file__).parents[2] / "LICENSE").read_text()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the tiny model."""
-    return tiny_model.make_tiny_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmProcess]:
-    """The process; the last test ends it."""
-    with vllm_process(model, tmp_path_factory.mktemp("vllm")) as process:
-        yield process
-
-
-@pytest.fixture
-async def stub(server: VllmProcess) -> AsyncIterator[Stub]:
-    """A stub whose calls act for ALICE."""
-    async with calling(server.target) as stub:
-        yield stub
 
 
 async def test_the_model_says_what_it_is(stub: Stub) -> None:
@@ -95,6 +75,32 @@ async def test_usage_is_exact_and_a_repeated_prompt_is_cached(stub: Stub) -> Non
     assert usage.cached_tokens % 32 == 0
     assert answer[-1].finish_reason == generator_pb2.FINISH_REASON_LENGTH
     assert counted.max_model_tokens == tiny_model.CONTEXT_TOKENS
+
+
+async def test_a_conversation_that_goes_on_is_cached(stub: Stub, model: Path) -> None:
+    """Two questions after the same turns share every whole block of what stands before them, as the gateway asks."""
+    from transformers import AutoTokenizer
+
+    turns = (Exchange("What is a mesh?", "Services that call each other."), Exchange("And a node?", "A machine of it."))
+    chats = [_as_the_gateway_asks(question, turns) for question in ("Who pays for it?", "How many may there be?")]
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    first, second = [tokenizer.apply_chat_template(chat, return_dict=False) for chat in chats]
+    shared = next(place for place, (one, other) in enumerate(zip(first, second, strict=False)) if one != other)
+
+    answers = [
+        await read(
+            stub.Generate(
+                request(
+                    chat={"messages": [{**said, "role": f"ROLE_{said['role'].upper()}"} for said in chat]},
+                    max_tokens=1,
+                    sampling=GREEDY,
+                )
+            )
+        )
+        for chat in chats
+    ]
+
+    assert answers[1][-1].usage.cached_tokens == shared // BLOCK_TOKENS * BLOCK_TOKENS > 6 * BLOCK_TOKENS
 
 
 async def test_timings_tell_the_parts_of_the_time(stub: Stub) -> None:
@@ -153,6 +159,46 @@ async def test_stop_texts_are_not_part_of_the_answer(stub: Stub) -> None:
     assert answer[-1].finish_reason == generator_pb2.FINISH_REASON_STOP
 
 
+async def test_a_stop_token_ends_the_answer(stub: Stub) -> None:
+    """By its id: the tokens are those of the unstopped answer up to it, and its text is not told."""
+    fields = {"prompt": "A mesh", "max_tokens": 60, "sampling": GREEDY, "ignore_eos": True}
+    whole = [token for message in await read(stub.Generate(request(**fields))) for token in message.token_ids]
+    place = next(place for place in range(20, 60) if whole[place] not in whole[:place])
+
+    answer = await read(stub.Generate(request(stop_token_ids=[whole[place]], **fields)))
+
+    assert [token for message in answer for token in message.token_ids] == whole[: place + 1]
+    assert answer[-1].finish_reason == generator_pb2.FINISH_REASON_STOP
+
+
+@pytest.mark.parametrize("characters", [200, 6000])
+async def test_a_chat_is_counted_exactly(characters: int, stub: Stub, model: Path) -> None:
+    """As the model's tokenizer reads it, whether it is read at once or, being long, in a thread."""
+    from transformers import AutoTokenizer
+
+    chat = [{"role": "user", "content": LICENSE[:characters]}]
+    tokens = AutoTokenizer.from_pretrained(model).apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
+    asked = {"chat": {"messages": [{"role": "ROLE_USER", "content": LICENSE[:characters]}]}}
+
+    counted = await stub.CountTokens(ParseDict(asked, generator_pb2.CountTokensRequest()))
+
+    assert counted.tokens == len(tokens)
+
+
+async def test_a_tools_answer_is_part_of_the_chat(stub: Stub) -> None:
+    """With the call that it answers, by every role that there is."""
+    messages = [
+        {"role": "ROLE_SYSTEM", "content": "Be brief."},
+        {"role": "ROLE_USER", "content": "How many?"},
+        {"role": "ROLE_ASSISTANT", "content": "Let me count."},
+        {"role": "ROLE_TOOL", "content": "12", "tool_call_id": "call-1"},
+    ]
+
+    answer = await read(stub.Generate(request(chat={"messages": messages}, max_tokens=1, priority=-5)))
+
+    assert answer[-1].usage.prompt_tokens > 2 * len(messages)
+
+
 async def test_two_sequences_side_by_side(stub: Stub) -> None:
     """Each of n sequences ends with its own reason; usage comes once, on the last message, for both."""
     answer = await read(stub.Generate(request(prompt="A mesh", max_tokens=12, n=2, ignore_eos=True)))
@@ -186,40 +232,6 @@ async def test_logprobs_of_the_likeliest_tokens(stub: Stub) -> None:
         assert len(position.top) == 3
         assert position.top[0] == position.token
         assert 0 >= position.top[0].logprob >= position.top[1].logprob >= position.top[2].logprob
-
-
-async def test_the_output_keeps_to_its_form(stub: Stub) -> None:
-    """A choice, a regular expression and a JSON schema hold, although the model's weights are random."""
-    schema = {
-        "type": "object",
-        "properties": {"supported": {"type": "boolean"}, "kind": {"enum": ["fact", "guess"]}},
-        "required": ["supported", "kind"],
-        "additionalProperties": False,
-    }
-    forms: list[dict[str, Any]] = [
-        {"choice": {"texts": ["yes", "no"]}},
-        {"regex": "[0-9]{4}"},
-        {"json_schema": json.dumps(schema)},
-    ]
-    choice, year, document = [
-        text(await read(stub.Generate(request(prompt="A mesh", max_tokens=60, structured_output=form))))
-        for form in forms
-    ]
-
-    assert choice in ("yes", "no")
-    assert year.isdigit()
-    assert len(year) == 4
-    assert json.loads(document).keys() == {"supported", "kind"}
-
-
-@pytest.mark.parametrize("form", [{"regex": "((("}, {"json_schema": "{"}, {"grammar": "nonsense ::"}], ids=str)
-async def test_a_broken_form_is_the_callers_fault(stub: Stub, form: dict[str, str]) -> None:
-    """The field is named, and no path of the engine's source is told."""
-    with pytest.raises(InvalidArgument) as caught:
-        await read(stub.Generate(request(prompt="A mesh", max_tokens=5, structured_output=form)))
-
-    assert (caught.value.reason, caught.value.violations[0].field) == ("INVALID_FIELD", "structured_output")
-    assert ".cc" not in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -318,28 +330,9 @@ async def test_abort_by_id_ends_the_stream(stub: Stub) -> None:
     assert await _until_idle(stub) < 0.1
 
 
-async def test_draining_lets_streams_end_and_a_dead_engine_ends_them(server: VllmProcess, stub: Stub) -> None:
-    """After SIGTERM to the whole group one stream reaches its end; the engine is killed, and the other fails at once.
-
-    The process ends with 0 all the same, and new calls find nobody.
-    """
-    short = stub.Generate(request(prompt="A mesh", max_tokens=100, ignore_eos=True))
-    endless = stub.Generate(request(prompt="A mesh", ignore_eos=True))
-    first = await anext(aiter(short))
-    await anext(aiter(endless))
-
-    server.signal_group(signal.SIGTERM)
-    rest = await read(short)
-    server.kill_engine()
-    began = time.monotonic()
-    with pytest.raises(Unavailable, match="ENGINE_UNAVAILABLE"):
-        await read(endless)
-
-    assert time.monotonic() - began < 1
-    assert sum(len(message.token_ids) for message in [first, *rest]) == 100
-    assert await asyncio.to_thread(server.wait) == 0
-    with pytest.raises(Unavailable, match="PEER_UNAVAILABLE"), peer_errors():
-        await stub.ListModels(generator_pb2.ListModelsRequest())
+def _as_the_gateway_asks(question: str, turns: tuple[Exchange, ...]) -> list[dict[str, str]]:
+    chat = prompting.chat(prompting.Parts(question, (Passage(1, f"About {question}", "", 1.0),), turns))
+    return [{"role": message.role, "content": message.content} for message in chat.messages]
 
 
 async def _load(stub: Stub) -> generator_pb2.GetLoadResponse:

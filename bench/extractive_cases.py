@@ -61,6 +61,11 @@ class Vectorizer:
         self._encoder = SentenceTransformerEncoder.load(BUNDLED_MODEL, BUNDLED_MODEL, LoadOptions())
         self._known: dict[tuple[Task, str], Vectors] = {}
 
+    def similarities_anew(self, question: str, texts: Sequence[str]) -> list[float]:
+        """As `similarities`, remembering nothing: what an answer costs."""
+        asked, found = self._encoder.encode([question], Task.QUERY), self._encoder.encode(texts, Task.DOCUMENT)
+        return [float(cosine) for cosine in found @ asked[0]]
+
     def __call__(self, texts: Sequence[str], task: Task) -> Vectors:
         """One row of unit length a text."""
         unknown = iter(sorted({text for text in texts if (task, text) not in self._known}, key=len))

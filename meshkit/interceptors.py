@@ -11,7 +11,7 @@ import grpc
 
 from meshkit import deadline, identity, rpc, status, telemetry
 from meshkit.admission import Permits
-from meshkit.errors import Aborted, DataLoss, DeadlineExceeded, Internal, MeshError, Unimplemented
+from meshkit.errors import Aborted, DataLoss, DeadlineExceeded, Internal, MeshError, Unavailable, Unimplemented
 from meshkit.settings import ServerSettings
 from meshkit.telemetry import Telemetry
 from meshkit.validation import Validation, tolerant
@@ -61,11 +61,13 @@ Around = Callable[[Context], AbstractAsyncContextManager[Passage]]
 class Interceptor(grpc.aio.ServerInterceptor):
     """Telemetry, errors, deadline, identity, validation and admission, in this order from the outside.
 
-    Lives as long as its server. `tasks` holds the tasks that serve calls: each adds and removes itself.
+    Lives as long as its server. `tasks` holds the tasks that serve calls: each adds and removes itself. Where
+    `draining` is set, new calls are refused.
     """
 
     def __init__(self, settings: ServerSettings, observer: Telemetry, permits: Permits) -> None:
         self.tasks: set[asyncio.Task[Any]] = set()
+        self.draining = False
         self._settings = settings
         self._telemetry = observer
         self._permits = permits
@@ -101,6 +103,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
         call = rpc.from_wire(path, metadata)
         with self._serving(call), self._telemetry.observe(call, kind, metadata, context) as observation:
             async with _answering(context), _limited(context, self._settings):
+                if self.draining:
+                    raise Unavailable("DRAINING", "this server is shutting down")
 
                 def received(message: Any) -> Any:
                     observation.received()

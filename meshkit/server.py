@@ -123,7 +123,12 @@ async def _drain(settings: ServerSettings, server: grpc.aio.Server, state: Healt
     """Say NOT_SERVING, let balancers notice, let running calls end, cut off the rest, await its clean-up."""
     state.drain()
     await asyncio.sleep(settings.drain_notice_s)
-    await server.stop(settings.drain_grace_s)
+    # Not by stopping the server at once: gRPC then answers the calls on their way to it with CANCELLED, which nobody
+    # retries.
+    interceptor.draining = True
+    if interceptor.tasks:
+        await asyncio.wait(interceptor.tasks, timeout=settings.drain_grace_s)
+    await server.stop(0 if interceptor.tasks else settings.cleanup_timeout_s)
     if interceptor.tasks:
         _, left = await asyncio.wait(interceptor.tasks, timeout=settings.cleanup_timeout_s)
         if left:

@@ -13,7 +13,7 @@ from meshkit import errors
 from meshkit.channel import peer_errors
 from meshkit.health import peer_serves
 from meshkit.server import Load, open_server
-from meshkit.settings import ServerSettings
+from meshkit.settings import ChannelSettings, ServerSettings
 from meshkit.testing import connect, serve
 from ragmesh.common.v1 import server_pb2, server_pb2_grpc
 from tests.meshkit.probe import ALICE, NAME, Echo, app_of, invoke
@@ -218,6 +218,24 @@ async def test_drain_cuts_off(wire: Any) -> None:
         with pytest.raises(errors.Unavailable), peer_errors():
             await read_all(call)
     assert servicer.ended == "cut off"
+
+
+async def test_drain_refuses_new_calls(wire: Any) -> None:
+    """While a stream goes on, whoever calls hears why not, by a status that may be retried; then the stream ends."""
+    server = open_server(ServerSettings(metrics_listen="", drain_grace_s=30.0), app_of(wire, Streaming(wire)))
+    running = await server.__aenter__()
+    once = ChannelSettings(retry_attempts=1)
+    async with asyncio.timeout(10), connect(f"127.0.0.1:{running.port}", ALICE, once) as channel:
+        call = wire.ProbeServiceStub(channel).Count(wire.ProbeRequest(number=10000))
+        await call.read()
+        closing = asyncio.create_task(server.__aexit__(None, None, None))
+        await asyncio.sleep(0.02)
+        for _ in range(20):
+            with pytest.raises(errors.Unavailable, match="DRAINING"), peer_errors():
+                await invoke(channel, wire, "server_stream", wire.ProbeRequest(number=1))
+        await call.read()
+        call.cancel()
+        await closing
 
 
 async def test_open_watch_does_not_hold_a_drain(wire: Any) -> None:

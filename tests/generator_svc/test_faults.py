@@ -28,6 +28,8 @@ pytestmark = pytest.mark.timeout(240)
 
 MAX_WAITING = 56
 STALL_S = 5.0
+# More than the streams take on a busy machine.
+GRACE_S = "60"
 SERVICE = generator_pb2.DESCRIPTOR.services_by_name["GeneratorService"].full_name
 ENDLESS = request(prompt="A mesh", ignore_eos=True)
 # With the likeliest tokens beside each it is many times what gRPC takes in for the reader of `_reluctant`.
@@ -45,6 +47,7 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vl
         MAX_STALL_S=str(STALL_S),
         PROBE_INTERVAL_S="0.1",
         RESTART_BACKOFF_S="0.1",
+        DRAIN_GRACE_S=GRACE_S,
     ) as process:
         yield process
 
@@ -237,7 +240,7 @@ async def test_sigterm_to_the_group_spares_the_engine(model: Path, tmp_path: Pat
 
     The process ends with 0, also where another engine is being started.
     """
-    with vllm_process(model, tmp_path, RESTART_BACKOFF_S="0.01") as server:
+    with vllm_process(model, tmp_path, RESTART_BACKOFF_S="0.01", DRAIN_GRACE_S=GRACE_S) as server:
         async with calling(server.target) as stub:
             endless = stub.Generate(ENDLESS)
             await anext(aiter(endless))
@@ -286,10 +289,10 @@ async def _filled(stub: Stub) -> list[grpc.aio.UnaryStreamCall]:
 
 
 async def _reading(stub: Stub, count: int) -> list[asyncio.Task[list[generator_pb2.GenerateResponse]]]:
-    """So many streams of 150 tokens being read, when all slots are taken."""
+    """So many streams of 150 tokens being read, when the server has them all and its slots are taken."""
     asked = request(prompt="A mesh", max_tokens=150, ignore_eos=True)
     tasks = [asyncio.create_task(read(stub.Generate(asked))) for _ in range(count)]
-    while (await _load(stub)).running < MAX_RUNNING:
+    while (load := await _load(stub)).running + load.waiting + sum(task.done() for task in tasks) < count:
         await asyncio.sleep(0.002)
     return tasks
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-_START_S = 150.0
+_START_S = 200.0
 _END_S = 40.0
 MAX_RUNNING = 8
 

@@ -1,7 +1,8 @@
 """Whether generator_svc grows while callers leave: many streams, each cancelled before or after its first token.
 
 COUNT names how many, STREAMS how many at a time. Memory is what the generator's process and its engine's hold, at ten
-points after a tenth of the streams, by which all buffers have their size.
+points; growth is counted over the later half of them, when all buffers have their size and the KV cache's pages have
+been touched.
 """
 
 from __future__ import annotations
@@ -46,11 +47,12 @@ class Memory:
 
     @property
     def slope(self) -> float:
-        """Bytes a stream: the least squares' line through the points."""
-        mean_x = sum(streams for streams, _ in self.points) / len(self.points)
-        mean_y = sum(rss for _, rss in self.points) / len(self.points)
-        spread = sum((streams - mean_x) ** 2 for streams, _ in self.points)
-        return sum((streams - mean_x) * (rss - mean_y) for streams, rss in self.points) / spread
+        """Bytes a stream: the least squares' line through the later half of the points."""
+        later = self.points[len(self.points) // 2 :]
+        mean_x = sum(streams for streams, _ in later) / len(later)
+        mean_y = sum(rss for _, rss in later) / len(later)
+        spread = sum((streams - mean_x) ** 2 for streams, _ in later)
+        return sum((streams - mean_x) * (rss - mean_y) for streams, rss in later) / spread
 
 
 async def measure(count: int, at_once: int) -> None:

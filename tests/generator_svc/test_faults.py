@@ -222,12 +222,12 @@ async def test_a_killed_engine_fails_its_streams_and_is_replaced(server: VllmPro
 
 
 async def test_sigterm_lets_streams_end(server: VllmProcess, stub: Stub) -> None:
-    """All 20, of which some still wait, reach their end; new calls find nobody; the process ends with 0 and whole."""
+    """All 20, of which some still wait, reach their end; new calls hear why not; the process ends with 0, and whole."""
     reading = await _reading(stub, 20)
     engines = server.engines()
 
     server.process.send_signal(signal.SIGTERM)
-    await _until_refused(server)
+    await _until_refused(stub)
 
     assert sum(not task.done() for task in reading) > MAX_RUNNING
     assert [_tokens(await task) for task in reading] == [150] * 20
@@ -247,7 +247,7 @@ async def test_sigterm_to_the_group_spares_the_engine(model: Path, tmp_path: Pat
             reading = await _reading(stub, 19)
 
             server.signal_group(signal.SIGTERM)
-            await _until_refused(server)
+            await _until_refused(stub)
             assert [_tokens(await task) for task in reading] == [150] * 19
             server.kill_engine()
             with pytest.raises(Unavailable, match="ENGINE_UNAVAILABLE"):
@@ -297,15 +297,11 @@ async def _reading(stub: Stub, count: int) -> list[asyncio.Task[list[generator_p
     return tasks
 
 
-async def _until_refused(server: VllmProcess) -> None:
-    """Return when new callers find no server."""
-    while True:
-        async with calling(server.target) as stub:
-            try:
-                with peer_errors():
-                    await stub.ListModels(generator_pb2.ListModelsRequest())
-            except Unavailable:
-                return
+async def _until_refused(stub: Stub) -> None:
+    """Return when new calls hear that the server drains."""
+    with pytest.raises(Unavailable, match="DRAINING"), peer_errors():
+        while True:
+            await _load(stub)
 
 
 async def _load(stub: Stub) -> generator_pb2.GetLoadResponse:

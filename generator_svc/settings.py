@@ -102,6 +102,12 @@ class Settings(ServerSettings):
         description="vLLM: LoRA adapters that requests may name, as a JSON object from name to folder, or to a name on "
         "the hub.",
     )
+    gather_max_s: float = Field(
+        0.04,
+        ge=0,
+        description="vLLM: the longest that a stream's tokens gather for one message, a millisecond for each other "
+        "stream; 0 sends each token by itself.",
+    )
     engine_args: dict[str, Any] = Field(
         {},
         description="vLLM: further engine arguments, as a JSON object; each wins over a setting's and over the file's.",

@@ -29,6 +29,7 @@ class VllmOptions:
     chat_template: str | None = None
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     lora_adapters: Mapping[str, str] = field(default_factory=dict)
+    gather_max_s: float = 0.04
     drain_grace_s: float = 20.0
     engine_args: Mapping[str, Any] = field(default_factory=dict)
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from operator import mul
 from typing import Protocol
 
 from generator_svc.engine import Passage
@@ -88,7 +87,7 @@ def _ranked(measured: Sequence[Measured], weights: Weights) -> list[Candidate]:
 
 
 def _sum(weights: Features, features: Features) -> float:
-    return sum(map(mul, weights, features))
+    return sum(weight * feature for weight, feature in zip(weights, features, strict=True))
 
 
 def _supported(weights: Weights, features: Features) -> float:

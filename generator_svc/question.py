@@ -87,8 +87,10 @@ class Question:
     def names_kind(self, sentence: str) -> bool:
         """Whether the sentence holds something of the kind asked for that the question does not hold itself."""
         given = _GIVEN.get(self.kind)
+        if given is None:
+            return False
         known = self.text.casefold()
-        return bool(given) and any(match[0].casefold() not in known for match in given.finditer(sentence))
+        return any(match[0].casefold() not in known for match in given.finditer(sentence))
 
     def lacking_numbers(self, sentence: str) -> float:
         """The share of the question's numbers that the sentence does not have."""

@@ -49,15 +49,16 @@ def set_environment(options: VllmOptions) -> None:
 
 
 def engine_arguments(options: VllmOptions) -> "AsyncEngineArgs":
-    """The arguments: ours, then the platform's, then `engine_args`; ValueError where vLLM has none of that name."""
+    """The arguments: ours, then the platform's, then `engine_args`; ValueError for those that cannot be."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
 
     known = {argument.name for argument in fields(AsyncEngineArgs)}
     if unknown := sorted(options.engine_args.keys() - known):
         raise ValueError(f"vLLM has no engine argument of this name: {', '.join(unknown)}")
-    cpu = _cpu_arguments(options) if current_platform.is_cpu() else {}
-    lora = lora_arguments(options.lora_adapters, options.engine_args)
+    on_cpu = current_platform.is_cpu()
+    cpu = _cpu_arguments(options) if on_cpu else {}
+    lora = lora_arguments(options.lora_adapters, options.engine_args, on_cpu=on_cpu)
     return AsyncEngineArgs(**{**_arguments(options), **cpu, **lora, **options.engine_args})
 
 

@@ -13,14 +13,23 @@ _MOST_PLACES = 8
 _DEFAULT_RANK = 16
 
 
-def lora_arguments(adapters: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
+def lora_arguments(adapters: Mapping[str, str], given: Mapping[str, Any], *, on_cpu: bool) -> dict[str, Any]:
     """The engine arguments that the adapters need, but for those given; `adapters` are folders by name.
 
-    All stay in memory; as many as there are places can be at work in one step.
+    All stay in memory; as many as there are places can be at work in one step. ValueError where `max_loras` leaves no
+    place free on a CPU.
     """
     if not adapters:
         return {}
-    places = given.get("max_loras", min(len(adapters), _MOST_PLACES))
+    # On a CPU vLLM (0.32) applies the last place to streams without an adapter, when others beside them have one: it
+    # must stay empty, https://github.com/vllm-project/vllm/pull/48421.
+    least = len(adapters) + 1 if on_cpu else 1
+    places = given.get("max_loras", max(min(len(adapters), _MOST_PLACES), least))
+    if places < least:
+        raise ValueError(
+            f"max_loras is {places}: on a CPU, {len(adapters)} lora_adapters need {least} or more, "
+            "else streams without an adapter are given another stream's"
+        )
     derived = {"enable_lora": True, "max_loras": places, "max_cpu_loras": max(places, len(adapters))}
     return derived if "max_lora_rank" in given else {**derived, "max_lora_rank": _rank(adapters.values())}
 

@@ -9,6 +9,7 @@ import pytest
 
 from generator_svc.settings import Settings
 from generator_svc.vllm_arguments import VllmOptions, engine_arguments
+from generator_svc.vllm_lora import lora_arguments
 
 FILES = sorted((Path(__file__).parents[2] / "deploy" / "models").glob("*.yaml"))
 
@@ -61,7 +62,7 @@ def test_an_argument_that_vllm_does_not_know_is_named() -> None:
 
 
 def test_places_and_rank_follow_from_the_adapters(tmp_path: Path) -> None:
-    """The least rank that fits all, and no more places than eight; what is given wins."""
+    """The least rank that fits all, and one place more than adapters on this CPU; what is given wins."""
     for name, rank in (("a", 4), ("b", 12)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "adapter_config.json").write_text(json.dumps({"r": rank}))
@@ -69,13 +70,32 @@ def test_places_and_rank_follow_from_the_adapters(tmp_path: Path) -> None:
 
     derived = engine_arguments(VllmOptions("m", "m", 1, lora_adapters=adapters))
     given = engine_arguments(
-        VllmOptions("m", "m", 1, lora_adapters=adapters, engine_args={"max_loras": 1, "max_lora_rank": 64})
+        VllmOptions("m", "m", 1, lora_adapters=adapters, engine_args={"max_loras": 5, "max_lora_rank": 64})
     )
     many = engine_arguments(VllmOptions("m", "m", 1, lora_adapters={f"a{i}": "hub/name" for i in range(12)}))
 
-    assert (derived.enable_lora, derived.max_loras, derived.max_cpu_loras, derived.max_lora_rank) == (True, 2, 2, 16)
-    assert (given.max_loras, given.max_cpu_loras, given.max_lora_rank) == (1, 2, 64)
-    assert (many.max_loras, many.max_cpu_loras, many.max_lora_rank) == (8, 12, 16)
+    assert (derived.enable_lora, derived.max_loras, derived.max_cpu_loras, derived.max_lora_rank) == (True, 3, 3, 16)
+    assert (given.max_loras, given.max_cpu_loras, given.max_lora_rank) == (5, 5, 64)
+    assert (many.max_loras, many.max_cpu_loras, many.max_lora_rank) == (13, 13, 16)
+
+
+def test_a_gpu_has_no_more_places_than_eight() -> None:
+    """As many as adapters below that, and as few as are given."""
+    adapters = {f"a{i}": "hub/name" for i in range(12)}
+
+    many = lora_arguments(adapters, {}, on_cpu=False)
+    given = lora_arguments(adapters, {"max_loras": 1}, on_cpu=False)
+
+    assert (many["max_loras"], many["max_cpu_loras"]) == (8, 12)
+    assert (given["max_loras"], given["max_cpu_loras"]) == (1, 12)
+
+
+def test_a_cpu_without_a_free_place_for_adapters_is_refused() -> None:
+    """The last place's adapter would be applied to streams that asked for none."""
+    options = VllmOptions("m", "m", 1, lora_adapters={"a": "hub/a", "b": "hub/b"}, engine_args={"max_loras": 2})
+
+    with pytest.raises(ValueError, match="max_loras is 2: on a CPU, 2 lora_adapters need 3"):
+        engine_arguments(options)
 
 
 def _option(name: str, value: Any) -> list[str]:

@@ -1,6 +1,7 @@
 """vLLM started from one YAML file: LoRA adapters by request, and speculative decoding under all of it."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -23,6 +24,7 @@ CONTEXT_TOKENS = 512
 EXACT = 20
 # Says itself again, which is what n-gram drafts live on.
 PROMPT = "the Work and the Work and the Work and the"
+PROMPTS = (PROMPT, "You may", "each of the terms and each of the", "a", "License and License and", "A mesh of the")
 GREEDY = {"prompt": PROMPT, "max_tokens": 60, "sampling": {"temperature": 0}, "ignore_eos": True}
 
 
@@ -38,22 +40,18 @@ def adapters(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 @pytest.fixture(scope="module")
 def server(model: Path, adapters: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmProcess]:
-    """A process whose model is a file."""
-    folder = tmp_path_factory.mktemp("model-file")
-    file = folder / "tiny.yaml"
-    said = {
-        "model": str(model),
-        "max_model_len": CONTEXT_TOKENS,
-        "lora_adapters": {name: str(path) for name, path in adapters.items()},
-        "speculative_config": {
-            "method": "ngram",
-            "num_speculative_tokens": 3,
-            "prompt_lookup_max": 3,
-            "prompt_lookup_min": 1,
-        },
-    }
-    file.write_text(yaml.safe_dump(said))
-    with vllm_process(file, folder) as process:
+    """A process whose model is a file, with adapters and drafts."""
+    drafts = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "prompt_lookup_min": 1}
+    with _serving(model, adapters, tmp_path_factory.mktemp("model-file"), speculative_config=drafts) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def undrafted(
+    model: Path, adapters: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[VllmProcess]:
+    """The same without drafts."""
+    with _serving(model, adapters, tmp_path_factory.mktemp("undrafted")) as process:
         yield process
 
 
@@ -61,6 +59,13 @@ def server(model: Path, adapters: dict[str, Path], tmp_path_factory: pytest.Temp
 async def stub(server: VllmProcess) -> AsyncIterator[Stub]:
     """A stub whose calls act for ALICE."""
     async with calling(server.target) as stub:
+        yield stub
+
+
+@pytest.fixture
+async def undrafted_stub(undrafted: VllmProcess) -> AsyncIterator[Stub]:
+    """A stub of the process without drafts."""
+    async with calling(undrafted.target) as stub:
         yield stub
 
 
@@ -94,6 +99,25 @@ async def test_an_adapter_is_what_merged_weights_make(
     assert _tokens(answer)[:EXACT] == tuple(expected[:EXACT])
 
 
+async def test_adapters_do_not_mix_in_one_step(stub: Stub) -> None:
+    """Streams side by side, each with its adapter or none, say what they say alone."""
+    await _check_adapters_side_by_side(stub)
+
+
+async def test_adapters_do_not_mix_in_one_step_without_drafts(undrafted_stub: Stub) -> None:
+    """Nor there."""
+    await _check_adapters_side_by_side(undrafted_stub)
+
+
+async def test_drafts_of_streams_side_by_side_change_nothing(stub: Stub, undrafted_stub: Stub) -> None:
+    """Each says what it says alone and undrafted."""
+    requests = [request(**{**GREEDY, "prompt": prompt}) for prompt in PROMPTS]
+
+    alone = [_tokens(await read(undrafted_stub.Generate(message)))[:EXACT] for message in requests]
+
+    assert await _together(stub, requests) == alone
+
+
 async def test_an_unknown_adapter_is_refused_with_those_there_are(stub: Stub) -> None:
     """By the field's name."""
     with pytest.raises(InvalidArgument, match="legal, medical") as caught:
@@ -112,6 +136,30 @@ async def test_vllms_own_metrics_are_served(server: VllmProcess, stub: Stub) -> 
     assert figures["vllm:prefix_cache_queries_total"] > 0
     assert figures["vllm:num_preemptions_total"] == 0
     assert 0 <= figures["vllm:kv_cache_usage_perc"] < 1
+
+
+@contextmanager
+def _serving(model: Path, adapters: dict[str, Path], folder: Path, **said: object) -> Iterator[VllmProcess]:
+    file = folder / "tiny.yaml"
+    named = {name: str(path) for name, path in adapters.items()}
+    said = {"model": str(model), "max_model_len": CONTEXT_TOKENS, "lora_adapters": named, **said}
+    file.write_text(yaml.safe_dump(said))
+    with vllm_process(file, folder) as process:
+        yield process
+
+
+async def _check_adapters_side_by_side(stub: Stub) -> None:
+    requests = [request(lora_adapter=name, **GREEDY) for name in ("", "legal", "medical")]
+    alone = [_tokens(await read(stub.Generate(message)))[:EXACT] for message in requests]
+
+    # Sums over a batch round otherwise: a near tie far down may fall the other way.
+    assert await _together(stub, requests * 2) == alone * 2
+    assert len(set(alone)) == len(alone)
+
+
+async def _together(stub: Stub, requests: list[generator_pb2.GenerateRequest]) -> list[tuple[int, ...]]:
+    calls = [stub.Generate(message) for message in requests]
+    return [_tokens(await read(call))[:EXACT] for call in calls]
 
 
 def _tokens(messages: list[generator_pb2.GenerateResponse]) -> tuple[int, ...]:

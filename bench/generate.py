@@ -13,7 +13,6 @@ MODEL names a model, a folder or a name; without it a tiny random one is made. R
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tempfile
 from collections.abc import AsyncGenerator, Mapping
@@ -22,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import grpc
+import uvloop
 from openai import AsyncOpenAI
 
 from bench.engine import Engine, open_engine
@@ -197,4 +197,4 @@ def _chat(question: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    asyncio.run(measure())
+    uvloop.run(measure())

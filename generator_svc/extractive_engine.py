@@ -41,7 +41,7 @@ class ExtractiveEngine:
     """
 
     def __init__(
-        self, model: str, min_support: float, encoder: Encoder | None = None, encoder_candidates: int = 12
+        self, model: str, min_support: float, encoder: Encoder | None = None, encoder_candidates: int = 6
     ) -> None:
         self.card = Card(model, EngineKind.EXTRACTIVE, "extractive", _DESCRIPTION)
         self.cache_use = 0.0

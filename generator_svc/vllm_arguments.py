@@ -44,6 +44,8 @@ def set_environment(options: VllmOptions) -> None:
         VLLM_NO_USAGE_STATS="1",
         # OpenMP threads that share a core wait for each other: 8 tokens/s instead of 131.
         OMP_NUM_THREADS=str(options.cpu_threads),
+        # Else n-gram drafts bring up OpenMP threads of their own: on busy cores over 100 s for what takes 4.
+        NUMBA_THREADING_LAYER="workqueue",
         HF_HUB_OFFLINE="0" if options.download else "1",
     )
 

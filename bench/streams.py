@@ -12,7 +12,8 @@ from typing import Any
 from bench.harness import Reading, cpu_s, quantile
 
 _TOGETHER_S = 0.001
-_SAMPLE_S = 0.0005
+# No shorter: timers of the loop count whole milliseconds.
+_SAMPLE_S = 0.001
 _IDLE_S = 0.03
 _BUSY_SHARE = 0.3
 
@@ -129,7 +130,7 @@ async def cancel_to_free_ms(subject: Subject, max_tokens: int) -> float:
     """Asks once, leaves after the first token, and returns how long the engine went on working.
 
     The engine's process is idle but for this one answer, so its CPU time tells, for every subject alike and without
-    asking its server, when it stopped: the last sample of 0.5 ms in which it was busy.
+    asking its server, when it stopped: the last sample of a millisecond in which it was busy.
     """
     heard = Heard()
     asking = asyncio.create_task(subject.ask(subject.question(), max_tokens, heard))

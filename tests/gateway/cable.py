@@ -29,8 +29,11 @@ class Cable:
     async def unplug(self) -> None:
         if self._server:
             self._server.close()
-        self.cut()
-        await asyncio.gather(*self._carrying)
+        # A connection taken a moment ago has its task, and one aborted is closed, some turns of the loop later.
+        for _ in range(20):
+            self.cut()
+            await asyncio.gather(*self._carrying)
+            await asyncio.sleep(0)
 
     async def _carry(self, near_reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -27,10 +27,18 @@ class Cable:
             end.transport.abort()
 
     async def unplug(self) -> None:
-        if self._server:
-            self._server.close()
-        # A connection taken a moment ago has its task, and one aborted is closed, some turns of the loop later.
-        for _ in range(20):
+        assert self._server
+        # asyncio forgets a connection whose server closes between its acceptance and its task: take no more of them,
+        # and let those taken come so far, before it closes.
+        for listening in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        await self._break()
+        self._server.close()
+        await self._break()
+
+    async def _break(self) -> None:
+        """Cut what is there and what is on its way: it takes some turns of the loop to come, and to be closed."""
+        for _ in range(10):
             self.cut()
             await asyncio.gather(*self._carrying)
             await asyncio.sleep(0)

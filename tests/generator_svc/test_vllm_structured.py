@@ -76,15 +76,11 @@ async def test_a_grammar_holds(stub: Stub) -> None:
 
 async def test_a_json_object_is_one(stub: Stub) -> None:
     """Any object will do; random weights may find no end to it, and then what came is the beginning of one."""
-    ended = []
     drawn = await asyncio.gather(*(_drawn(stub, {"json_object": True}, seed, max_tokens=200) for seed in range(8)))
     for document, finish in drawn:
         assert document.startswith("{")
         if finish == generator_pb2.FINISH_REASON_STOP:
-            ended.append(document)
             assert isinstance(json.loads(document), dict)
-
-    assert ended
 
 
 REFUSED: list[dict[str, Any]] = [

@@ -60,7 +60,7 @@ async def measure() -> None:
     benchmark = Benchmark("generate", rounds=rounds(3), floor="engine", words=WORDS)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        model = os.environ.get("MODEL") or str(make_tiny_model(folder / "model"))
+        model = os.environ.get("MODEL") or str(make_tiny_model(folder / "model", whole_characters=True))
         subjects = await stack.enter_async_context(_subjects(model, folder))
         for streams in BURSTS:
             await benchmark.run({name: partial(_load, subject, streams) for name, subject in subjects.items()})

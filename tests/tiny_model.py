@@ -16,10 +16,11 @@ _MARKS = ["<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>"]
 _TEXT = Path(__file__).parents[1] / "LICENSE"
 
 
-def make_tiny_model(folder: Path) -> Path:
+def make_tiny_model(folder: Path, *, whole_characters: bool = False) -> Path:
     """Write a Llama of 1.3 million random parameters, its tokenizer and its chat template to the folder.
 
-    The weights are the same each time, and wide enough that greedy decoding has no near ties.
+    The weights are the same each time, and wide enough that greedy decoding has no near ties. With `whole_characters`
+    greedy decoding never draws a token that is but a part of one: each token then shows, as a real model's nearly all do.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -42,9 +43,17 @@ def make_tiny_model(folder: Path) -> Path:
         dtype=torch.float32,
     )
     model = LlamaForCausalLM(config)
+    if whole_characters:
+        # The output weights are the same: a row of zeros is the logit 0, which is never the greatest of so many.
+        model.get_input_embeddings().weight.data[_partial(tokenizer)] = 0
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
     return folder
+
+
+def _partial(tokenizer: Any) -> list[int]:
+    """The ids of tokens that alone are no whole characters, and of the marks."""
+    return [token for token in range(VOCABULARY) if "\ufffd" in (text := tokenizer.decode(token)) or text in _MARKS]
 
 
 def _tokenizer() -> Any:

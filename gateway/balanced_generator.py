@@ -46,7 +46,8 @@ class Replica:
     async def _counted(self, deltas: AsyncIterator[Delta], work: Work) -> AsyncGenerator[Delta, None]:
         try:
             async for delta in deltas:
-                work.made(delta.token_count)
+                # An upstream that does not count its tokens sends about one a delta.
+                work.made(delta.token_count or int(bool(delta.text)))
                 if delta.ending:
                     # Before the replica's own report, which counts it no longer.
                     work.end()

@@ -21,6 +21,7 @@ from generator_svc.engine import (
     Work,
     unsupported,
 )
+from generator_svc.gathering import Gathering
 from generator_svc.vllm_arguments import VllmOptions, engine_arguments, set_environment
 from generator_svc.vllm_lora import lora_requests
 from generator_svc.vllm_outputs import Progress, engine_unavailable
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
     from vllm.sampling_params import SamplingParams
     from vllm.v1.engine.async_llm import AsyncLLM
-
-# What a message costs is of the order of 0.1 ms in each process on its way: so many streams at once would take a core.
-_GATHER_S_A_STREAM = 0.001
 
 _SOURCE_PLACE = re.compile(r"\[[\d:]+\] \S+\.cc:\d+: ")
 
@@ -73,8 +71,7 @@ class VllmEngine:
         self._prompts = Prompts(llm.renderer, options.chat_template, options.template_arguments)
         self._gauge = gauge
         self._adapters = adapters
-        self._gather_max_s = options.gather_max_s
-        self._streams = 0
+        self._gathering = Gathering(options.gather_max_s)
         self._defaults: dict[str, Any] = {
             name: value for name, value in llm.model_config.get_diff_sampling_param().items() if name != "max_tokens"
         }
@@ -118,12 +115,13 @@ class VllmEngine:
                 request.key,
                 lora_request=self._adapters.get(request.lora_adapter),
             )
-            async with self._counted(), aclosing(stream) as outputs:
-                async for output in outputs:
-                    for delta in progress.deltas(output):
-                        yield delta
-                    if (gap_s := self._gap_s()) and not output.finished:
-                        await asyncio.sleep(gap_s)
+            with self._gathering.stream():
+                async with aclosing(stream) as outputs:
+                    async for output in outputs:
+                        for delta in progress.deltas(output):
+                            yield delta
+                        if (gap_s := self._gathering.gap_s) and not output.finished:
+                            await asyncio.sleep(gap_s)
 
     async def count_tokens(self, given: Chat | Prompt) -> int:
         """The length of the prompt, also where it is longer than the model takes."""
@@ -140,17 +138,6 @@ class VllmEngine:
         async with aclosing(self.generate(await self.prepare(request))) as deltas:
             async for _ in deltas:
                 pass
-
-    @asynccontextmanager
-    async def _counted(self) -> AsyncIterator[None]:
-        self._streams += 1
-        try:
-            yield
-        finally:
-            self._streams -= 1
-
-    def _gap_s(self) -> float:
-        return min(_GATHER_S_A_STREAM * (self._streams - 1), self._gather_max_s)
 
     async def _tokens(self, given: Input) -> list[int]:
         with _engine_errors("prompt" if isinstance(given, Prompt) else "chat"):

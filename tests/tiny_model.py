@@ -20,7 +20,7 @@ def make_tiny_model(folder: Path, *, whole_characters: bool = False) -> Path:
     """Write a Llama of 1.3 million random parameters, its tokenizer and its chat template to the folder.
 
     The weights are the same each time, and wide enough that greedy decoding has no near ties. With `whole_characters`
-    greedy decoding never draws a token that is but a part of one: each token then shows, as a real model's nearly all do.
+    greedy decoding draws no token that is but a part of one: each then shows, as nearly all of a real model's do.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM

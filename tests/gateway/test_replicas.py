@@ -1,144 +1,32 @@
 """The gateway's generator over three real servers, each behind a cable that can be cut."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 from pydantic import ValidationError
 
-from gateway.app import Generators, open_generators
-from gateway.generation import Chat, Delta, Ending, Generation, Message, Writing
-from gateway.settings import ReplicaSettings, Settings
-from meshkit import identity
+from gateway.settings import Settings
 from meshkit.errors import ResourceExhausted, Unavailable
-from meshkit.replicas import Resolve, resolve
 from ragmesh.common.v1 import server_pb2
 from ragmesh.gateway.v1 import mesh_pb2
-from tests.gateway.cable import Cable, open_cable
+from ragmesh.generator.v1 import generator_pb2
 from tests.gateway.calling import once
-from tests.gateway.conftest import ALICE, open_gateway
+from tests.gateway.conftest import open_gateway
 from tests.gateway.peer_doubles import Peers
-from tests.generator_svc.doubles import PacedEngine
-from tests.generator_svc.serving import calling, request, served
-
-KNOBS = ReplicaSettings(poll_s=0.05, poll_timeout_s=10.0, cooldown_s=0.5, cooldown_max_s=1.0, resolve_s=0.05)
-SESSIONS = [f"s{number}" for number in range(64)]
-PROMPT = Chat((Message("user", "hello"),))
-
-
-def generation(max_tokens: int = 100, session: str = "", model: str = "paced") -> Generation:
-    """A generation of so many tokens."""
-    return Generation(model, PROMPT, Writing(), max_tokens, session)
-
-
-class Replica:
-    """A server of its own engine and the cable to it."""
-
-    def __init__(self, cable: Cable, stack: AsyncExitStack, model: str = "paced", **settings: Any) -> None:
-        self.engine = PacedEngine()
-        self.engine.card = replace(self.engine.card, model=model)
-        self.cable = cable
-        self._stack = stack
-        self._settings = settings
-
-    async def start(self) -> None:
-        """Serve, at the same address as before."""
-        self.cable.target = await self._stack.enter_async_context(served(self.engine, **self._settings))
-
-    async def drain(self) -> None:
-        """Stop as a server does on SIGTERM."""
-        await self._stack.aclose()
-
-    @property
-    def running(self) -> int:
-        """Its generations."""
-        return len(self.engine.running)
-
-
-class World:
-    """Replicas, the generator over them, and the generations that the test has under way."""
-
-    def __init__(self, replicas: Sequence[Replica], generators: Generators, stack: AsyncExitStack) -> None:
-        self.replicas = replicas
-        self.generators = generators
-        self.generator = generators.generator
-        self._stack = stack
-
-    async def begin(self, made: Generation) -> AsyncIterator[Delta]:
-        """A generation that has answered; it goes on until the test's end."""
-        deltas = await self._stack.enter_async_context(self.generator.generate(made))
-        await anext(deltas)
-        return deltas
-
-    async def leave(self) -> None:
-        """Leave the generations under way."""
-        await self._stack.aclose()
-
-    async def whole(self, made: Generation) -> int:
-        """How many tokens a generation has that is read to its end."""
-        async with self.generator.generate(made) as deltas:
-            said = [delta async for delta in deltas]
-        assert said[-1].ending is Ending.LENGTH
-        return len(said)
-
-    async def taker(self, session: str) -> Replica:
-        """The replica that takes the session's turn."""
-        before = [replica.running for replica in self.replicas]
-        async with self.generator.generate(generation(session=session)) as deltas:
-            await anext(deltas)
-            (taker,) = (r for r, count in zip(self.replicas, before, strict=True) if r.running > count)
-        await until(lambda: [replica.running for replica in self.replicas] == before)
-        return taker
-
-    async def session_of(self, replica: Replica) -> str:
-        """A session whose own replica it is."""
-        for session in SESSIONS:
-            if await self.taker(session) is replica:
-                return session
-        raise AssertionError("no session is its own")
-
-
-async def until(happened: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> None:
-    """Wait for it, for some seconds at most."""
-    async with asyncio.timeout(10):
-        while True:
-            answer = happened()
-            if answer if isinstance(answer, bool) else await answer:
-                return
-            await asyncio.sleep(0.01)
-
-
-@asynccontextmanager
-async def open_replica(**settings: Any) -> AsyncIterator[Replica]:
-    """A replica that serves."""
-    async with open_cable("") as cable, AsyncExitStack() as stack:
-        replica = Replica(cable, stack, **settings)
-        await replica.start()
-        yield replica
-
-
-@asynccontextmanager
-async def open_world(*each: dict[str, Any], knobs: ReplicaSettings = KNOBS) -> AsyncIterator[World]:
-    """As many replicas as there are settings for them, named by their addresses."""
-    async with AsyncExitStack() as stack:
-        replicas = [await stack.enter_async_context(open_replica(**settings)) for settings in each]
-        target = ",".join(replica.cable.address for replica in replicas)
-        yield await stack.enter_async_context(_open_generators(replicas, target, resolve, knobs))
-
-
-@asynccontextmanager
-async def _open_generators(
-    replicas: Sequence[Replica], target: str, resolve: Resolve, knobs: ReplicaSettings = KNOBS
-) -> AsyncIterator[World]:
-    settings = Settings(generator_target=target, replicas=knobs)
-    async with AsyncExitStack() as stack:
-        stack.enter_context(identity.acting_as(ALICE))
-        generators = await stack.enter_async_context(open_generators(settings, resolve))
-        await generators.generator.list_models()
-        yield World(replicas, generators, await stack.enter_async_context(AsyncExitStack()))
+from tests.gateway.replica_world import (
+    KNOBS,
+    PROMPT,
+    SESSIONS,
+    World,
+    generation,
+    open_generators_over,
+    open_replica,
+    open_world,
+    until,
+)
+from tests.generator_svc.serving import calling, request
 
 
 @pytest.fixture
@@ -227,6 +115,12 @@ async def test_overloaded_replica_passes_its_call_on() -> None:
         first = world.replicas[0]
         session = await world.session_of(first)
         async with calling(first.cable.target) as stub:
+
+            async def idle() -> bool:
+                return not (await stub.GetLoad(generator_pb2.GetLoadRequest())).running
+
+            # The engine is done with a stream before the server has its place back.
+            await until(idle)
             call = stub.Generate(request(prompt="a", max_tokens=50))
             await anext(aiter(call))
             assert await world.whole(generation(5, session)) == 5
@@ -312,7 +206,7 @@ async def test_name_is_followed() -> None:
             assert (host, port) == ("generators.test", 50053)
             return list(addresses)
 
-        world = await stack.enter_async_context(_open_generators(replicas, "dns:///generators.test:50053", resolve))
+        world = await stack.enter_async_context(open_generators_over(replicas, "dns:///generators.test:50053", resolve))
         begun = [await world.begin(generation(100)) for _ in range(2)]
         assert [replica.running for replica in replicas] == [1, 1, 0]
         replicas[0].engine.pause_s = 0.5

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from retriever_svc import index_state
 from retriever_svc.cutting import cut
-from retriever_svc.filtering import FieldType
-from retriever_svc.fusion import Fusion, ReciprocalRank, Weighted
 from retriever_svc.index import MAX_BYTES, Chunk, IndexSpec, Language, Place, Scope, State, Vectors
 
 # No id holds a slash, so a key names one chunk of one tenant; its longest is 63 + 63 + 128 + 9 bytes and slashes.
@@ -117,10 +116,10 @@ def batches(rows: Sequence[Row], max_bytes: int) -> Iterator[list[Row]]:
 
 
 def write_state(scope: Scope, state: State) -> dict[str, Any]:
-    """The row of an index's state."""
+    """The row of an index's state; its version and gaps stand in columns of their own too."""
     return {
         "key": index_key(scope),
-        "spec": _write_spec(state.spec),
+        "spec": index_state.write_state(state),
         "version": state.version,
         "gaps": state.gaps,
         "unused": [1.0, 0.0],
@@ -129,40 +128,4 @@ def write_state(scope: Scope, state: State) -> dict[str, Any]:
 
 def read_state(row: Row) -> State:
     """The state of a row that has STATE_FIELDS."""
-    return State(_read_spec(row["spec"]), int(row["version"]), bool(row["gaps"]))
-
-
-def _write_spec(spec: IndexSpec) -> dict[str, Any]:
-    return {
-        "encoder": spec.encoder,
-        "dimension": spec.dimension,
-        "language": spec.language.value,
-        "fusion": _write_fusion(spec.fusion),
-        "fields": {name: type_.name for name, type_ in spec.fields.items()},
-    }
-
-
-def _read_spec(values: Mapping[str, Any]) -> IndexSpec:
-    return IndexSpec(
-        encoder=values["encoder"],
-        dimension=values["dimension"],
-        language=Language(values["language"]),
-        fusion=_read_fusion(values["fusion"]),
-        fields={name: FieldType[type_] for name, type_ in values["fields"].items()},
-    )
-
-
-def _write_fusion(fusion: Fusion | None) -> dict[str, float]:
-    match fusion:
-        case ReciprocalRank(k):
-            return {"reciprocal_rank": k}
-        case Weighted(dense):
-            return {"weighted": dense}
-        case None:
-            return {}
-
-
-def _read_fusion(values: Mapping[str, float]) -> Fusion | None:
-    if "reciprocal_rank" in values:
-        return ReciprocalRank(int(values["reciprocal_rank"]))
-    return Weighted(values["weighted"]) if "weighted" in values else None
+    return index_state.read_state({**row["spec"], "version": int(row["version"]), "gaps": bool(row["gaps"])})

@@ -1,7 +1,7 @@
 """What an encoder and a reranker are to this service, whatever library runs them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -13,6 +13,13 @@ Vectors = npt.NDArray[np.float32]
 
 class LoadError(Exception):
     """A model cannot be loaded; the words say which and why."""
+
+
+class Task(Enum):
+    """What a vector is for: some encoders put another prompt before queries than before documents."""
+
+    DOCUMENT = "document"
+    QUERY = "query"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +38,19 @@ class LoadOptions:
     download: bool = False
 
 
-class Task(Enum):
-    """What a vector is for: some encoders put another prompt before queries than before documents."""
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """Which model, the name that requests give it, and what of its own is overridden.
 
-    DOCUMENT = "document"
-    QUERY = "query"
+    The model is the bundled one's name, a folder or a hub's name. Prompts and Matryoshka dimensions, which
+    rerankers do not have, are the model's own where not given.
+    """
+
+    model: str
+    name: str
+    load: LoadOptions = field(default_factory=LoadOptions)
+    prompts: Mapping[Task, str] = field(default_factory=dict)
+    matryoshka_dimensions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from meshkit.timing import Stage
 from retriever_svc.fusion import Fused, Fusion
 from retriever_svc.index import Chunk, Place, Vectors
-from retriever_svc.timing import Stage
 
 
 class Mode(Enum):

@@ -16,6 +16,7 @@ from meshkit.errors import (
     Unavailable,
     invalid,
 )
+from meshkit.timing import Stopwatch
 from retriever_svc.diversifying import diversify
 from retriever_svc.filtering import Condition, parse
 from retriever_svc.fusion import Fused, Weighted, alone, fuse
@@ -33,7 +34,6 @@ from retriever_svc.index import (
     refuse_dimension,
 )
 from retriever_svc.search import Degradation, Embedder, Find, Hit, Mode, Result, Search
-from retriever_svc.timing import Stopwatch
 from retriever_svc.together import together
 
 logger = logging.getLogger(__name__)

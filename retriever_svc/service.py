@@ -10,6 +10,7 @@ import grpc
 from meshkit import pagination
 from meshkit.errors import InvalidArgument, invalid, not_found
 from meshkit.identity import current, require_scope
+from meshkit.timing_wire import timings_trailer
 from ragmesh.retriever.v1 import index_pb2, index_pb2_grpc, retriever_pb2, retriever_pb2_grpc
 from retriever_svc.index import Scope, State
 from retriever_svc.indexing import Indexing, Written
@@ -25,15 +26,12 @@ from retriever_svc.wire import (
     read_search,
     read_spec,
     read_vectors,
-    server_timing,
     write_chunk,
     write_index,
     write_result,
 )
 
 Context = grpc.aio.ServicerContext[Any, Any]
-
-_TIMINGS_KEY = "ragmesh-timings"
 
 
 class RetrieverService(retriever_pb2_grpc.RetrieverServiceServicer):
@@ -46,7 +44,7 @@ class RetrieverService(retriever_pb2_grpc.RetrieverServiceServicer):
     async def Search(self, request: retriever_pb2.SearchRequest, context: Context) -> retriever_pb2.SearchResponse:
         _require_search()
         scope, result = await self._search(request)
-        context.set_trailing_metadata(((_TIMINGS_KEY, server_timing(result.stages)),))
+        context.set_trailing_metadata(timings_trailer(result.stages))
         return write_result(result, scope, explain=request.explain)
 
     async def BatchSearch(

@@ -1,16 +1,16 @@
 """Messages to dataclasses and back."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct, Value
 
 from meshkit.errors import invalid
 from meshkit.identity import current
-from ragmesh.common.v1 import chunk_pb2, usage_pb2, vector_pb2
+from meshkit.timing_wire import timings_message
+from ragmesh.common.v1 import chunk_pb2, vector_pb2
 from ragmesh.retriever.v1 import index_pb2, retriever_pb2
 from retriever_svc.filtering import FieldType
 from retriever_svc.fusion import Fusion, ReciprocalRank, Weighted
@@ -18,7 +18,6 @@ from retriever_svc.index import Chunk, IndexSpec, Language, Place, Scope, State,
 from retriever_svc.indexing import Counts
 from retriever_svc.packing import Width, unpack
 from retriever_svc.search import Hit, Mode, Result, Search
-from retriever_svc.timing import Stage
 
 _DEFAULT_TOP_K = 10
 _DEFAULT_K = 60
@@ -118,7 +117,7 @@ def write_result(result: Result, scope: Scope, *, explain: bool) -> retriever_pb
         degradations=[
             retriever_pb2.Degradation(stage=left_out.stage, reason=left_out.reason) for left_out in result.degradations
         ],
-        timings=usage_pb2.Timings(timings=map(_write_stage, result.stages)),
+        timings=timings_message(result.stages),
         collection_version=result.version,
     )
 
@@ -142,21 +141,6 @@ def _write_explanation(hit: Hit) -> retriever_pb2.Explanation:
         fused_score=fused.score,
         rerank_score=hit.find.rerank_score,
     )
-
-
-def _write_stage(stage: Stage) -> usage_pb2.Timing:
-    return usage_pb2.Timing(stage=stage.name, start=_duration(stage.start_s), duration=_duration(stage.duration_s))
-
-
-def _duration(seconds: float) -> Duration:
-    duration = Duration()
-    duration.FromMicroseconds(round(seconds * 1e6))
-    return duration
-
-
-def server_timing(stages: Sequence[Stage]) -> str:
-    """The stages in milliseconds, in the form of HTTP's Server-Timing: `embed;dur=8.1, fuse;dur=0.2`."""
-    return ", ".join(f"{stage.name};dur={stage.duration_s * 1000:.1f}" for stage in stages)
 
 
 def read_chunk(message: chunk_pb2.Chunk, document: str, content_hash: str, field: str) -> Chunk:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshkit.timing import Stopwatch
 from retriever_svc.cutting import cut
 from retriever_svc.diversifying import diversify
 from retriever_svc.packing import Width, unpack
-from retriever_svc.timing import Stopwatch
 from retriever_svc.together import together
 
 X, Y, XY = (np.array(vector, dtype=np.float32) for vector in ([1, 0], [0, 1], [1, 0.01]))

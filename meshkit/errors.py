@@ -69,6 +69,18 @@ class MeshError(Exception):
         self.retry_after_s = retry_after_s
         self.resource = resource
 
+    def within(self, path: str) -> "MeshError":
+        """The same error of a part of the request: its fields are named from `path` on."""
+        field = self.metadata.get("field")
+        return type(self)(
+            self.reason,
+            f"{path}.{self.message}" if field else f"{path}: {self.message}",
+            metadata={**self.metadata, "field": f"{path}.{field}" if field else path},
+            violations=[FieldViolation(f"{path}.{wrong.field}", wrong.description) for wrong in self.violations],
+            retry_after_s=self.retry_after_s,
+            resource=self.resource,
+        )
+
 
 class InvalidArgument(MeshError):
     """The request is wrong whatever the state of the mesh."""
@@ -169,6 +181,15 @@ def invalid(field: str, description: str, reason: str = "INVALID_FIELD") -> Inva
 def not_found(type: str, name: str, reason: str) -> NotFound:
     """The error for a resource that is not there, or not the caller's: the two look alike."""
     return NotFound(reason, f"{type} {name} not found", metadata={type: name}, resource=Resource(type, name))
+
+
+@contextmanager
+def at_field(path: str) -> Iterator[None]:
+    """Say of the errors raised in the body which part of the request they are about, by its path."""
+    try:
+        yield
+    except MeshError as error:
+        raise error.within(path) from error
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The parts of a call's time."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -34,5 +34,19 @@ class Stopwatch:
         try:
             yield
         finally:
-            ended_s = time.monotonic()
-            self._stages.append(Stage(name, began_s - self._arrived_s, ended_s - began_s))
+            self.add(name, began_s, time.monotonic())
+
+    def add(self, name: str, began_s: float, ended_s: float) -> None:
+        """Add a stage that somebody else has timed, in monotonic time."""
+        self._stages.append(Stage(name, began_s - self._arrived_s, ended_s - began_s))
+
+
+def spans(calls: Iterable[Iterable[Stage]]) -> tuple[Stage, ...]:
+    """The stages of calls that arrived as one, each from its first beginning to its last end, in order."""
+    bounds: dict[str, tuple[float, float]] = {}
+    for stage in (stage for stages in calls for stage in stages):
+        end_s = stage.start_s + stage.duration_s
+        first_s, last_s = bounds.get(stage.name, (stage.start_s, end_s))
+        bounds[stage.name] = min(first_s, stage.start_s), max(last_s, end_s)
+    whole = [Stage(name, first_s, last_s - first_s) for name, (first_s, last_s) in bounds.items()]
+    return tuple(sorted(whole, key=lambda stage: stage.start_s))

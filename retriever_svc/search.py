@@ -73,17 +73,17 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A query's vector [dimension] and the encoder, `name@revision`, that made it."""
+    """The queries' vectors [n, dimension] and the encoder, `name@revision`, that made them."""
 
-    vector: Vectors
+    vectors: Vectors
     encoder: str
 
 
 class Embedder(Protocol):
     """Encodes queries and orders texts; raises the peer's MeshError, Unavailable (PEER_UNAVAILABLE) for instance."""
 
-    async def encode(self, query: str) -> Encoded:
-        """The query's vector."""
+    async def encode(self, encoder: str, queries: Sequence[str]) -> Encoded:
+        """The queries' vectors; by another encoder where the embedder has not the one, `name@revision`, asked for."""
         ...
 
     async def rerank(self, query: str, texts: Sequence[str]) -> list[float]:

@@ -1,12 +1,17 @@
 """Searching: both halves at once, fused, reranked, made diverse, each step told."""
 
+import asyncio
 import logging
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
+from meshkit import deadline
 from meshkit.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -14,10 +19,12 @@ from meshkit.errors import (
     NotFound,
     ResourceExhausted,
     Unavailable,
+    at_field,
     invalid,
 )
 from meshkit.timing import Stopwatch
 from retriever_svc.diversifying import diversify
+from retriever_svc.encoding import Encoding, Wanted, encoding
 from retriever_svc.filtering import Condition, parse
 from retriever_svc.fusion import Fused, Weighted, alone, fuse
 from retriever_svc.index import (
@@ -29,14 +36,19 @@ from retriever_svc.index import (
     Scored,
     State,
     Vectors,
-    encoder_mismatch,
+    find,
     no_collection,
     refuse_dimension,
+    stored,
 )
+from retriever_svc.reading import Readers
 from retriever_svc.search import Degradation, Embedder, Find, Hit, Mode, Result, Search
 from retriever_svc.together import together
 
 logger = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+_Half = Callable[[], Awaitable[list[Scored] | None]]
 
 _MAX_CHUNKS_READ = 10_000
 # Failures of the embedder that a search can do without it for.
@@ -45,19 +57,25 @@ _BEARABLE = (Unavailable, ResourceExhausted, DeadlineExceeded, NotFound, FailedP
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much a search considers where it does not say."""
+    """How much a search considers where it does not say, and how long it waits.
 
-    candidates: int
-    rerank_candidates: int
+    For what it can do without it waits for the share `patience` of its time. `at_once` searches of a batch run at once.
+    """
+
+    candidates: int = 100
+    rerank_candidates: int = 50
+    patience: float = 0.5
+    at_once: int = 4
 
 
 class Searching:
     """Searches the collections of all tenants; its app opens and closes what it works with."""
 
-    def __init__(self, index: Index, embedder: Embedder, limits: Limits) -> None:
+    def __init__(self, index: Index, embedder: Embedder, limits: Limits, readers: Readers) -> None:
         self._index = index
         self._embedder = embedder
         self._limits = limits
+        self._readers = readers
 
     async def search(self, scope: Scope, search: Search) -> Result:
         """The hits.
@@ -65,33 +83,68 @@ class Searching:
         Raises NotFound (COLLECTION_NOT_FOUND), InvalidArgument (INVALID_FILTER, INVALID_FIELD), FailedPrecondition
         (ENCODER_MISMATCH), Unavailable (INDEX_UNAVAILABLE) and, for a dense search, the embedder's own error.
         """
-        _check(search)
         watch = Stopwatch()
-        state = await self._state(scope)
+        _check(search)
+        with self._readers.reading(scope):
+            run = self._run(scope, await find(self._index, scope), search, watch)
+            async with encoding(self._embedder, run.to_encode) as vectors:
+                return await run.result(vectors)
+
+    async def batch(self, searches: Sequence[tuple[Scope, Search]]) -> list[Result]:
+        """The hits of each, in order.
+
+        A collection's state is read once for all its searches, and their queries are encoded together. Raises as
+        `search` does, with the first failure and the path of its search, `searches[3]`; the others end with it.
+        """
+        watches = [Stopwatch() for _ in searches]
+        for place, (_, search) in enumerate(searches):
+            with _of_batch(place):
+                _check(search)
+        scopes = list(dict.fromkeys(scope for scope, _ in searches))
+        with ExitStack() as reading:
+            for scope in scopes:
+                reading.enter_context(self._readers.reading(scope))
+            return await self._batch(scopes, searches, watches)
+
+    async def _batch(
+        self, scopes: Sequence[Scope], searches: Sequence[tuple[Scope, Search]], watches: Sequence[Stopwatch]
+    ) -> list[Result]:
+        loaded = await together([partial(find, self._index, scope) for scope in scopes], self._limits.at_once)
+        states = dict(zip(scopes, loaded, strict=True))
+        runs: list[_Run] = []
+        for place, ((scope, search), watch) in enumerate(zip(searches, watches, strict=True)):
+            with _of_batch(place):
+                runs.append(self._run(scope, states[scope], search, watch))
+        async with encoding(self._embedder, [wanted for run in runs for wanted in run.to_encode]) as vectors:
+            each = [partial(_result_of, place, run, vectors) for place, run in enumerate(runs)]
+            return await together(each, self._limits.at_once)
+
+    def _run(self, scope: Scope, state: State | None, search: Search, watch: Stopwatch) -> "_Run":
+        if state is None:
+            raise no_collection(scope)
         if search.vector is not None:
             refuse_dimension(state.spec, len(search.vector))
-        condition = parse(search.filter, state.spec.fields)
-        run = _Run(self._index, self._embedder, self._limits, scope, state, search, condition, watch)
-        return await run.result()
+        condition = parse(search.filter, state.spec.fields, scope.name)
+        held = stored(scope, state.chunks)
+        return _Run(self._index, self._embedder, self._limits, held, state, search, condition, watch)
 
     async def read_around(self, scope: Scope, place: Place, window: int) -> tuple[Chunk | None, tuple[Chunk, ...]]:
         """The chunk at the place, if there is one, and those around it, in order."""
-        spec = (await self._state(scope)).spec
-        chunks = await self._index.read(scope, spec, _around(place, window))
+        chunks = await self._read(scope, _around(place, window))
         return chunks.get(place), _neighbours(place, window, chunks)
 
     async def list(self, scope: Scope, document: str, first: int, limit: int) -> list[Chunk]:
         """At most so many chunks of the document, in order, from the ordinal `first` on."""
-        spec = (await self._state(scope)).spec
         places = [Place(document, ordinal) for ordinal in range(first, first + limit)]
-        chunks = await self._index.read(scope, spec, places)
+        chunks = await self._read(scope, places)
         return [chunks[place] for place in places if place in chunks]
 
-    async def _state(self, scope: Scope) -> State:
-        state = await self._index.load(scope)
-        if state is None:
-            raise no_collection(scope)
-        return state
+    async def _read(self, scope: Scope, places: Collection[Place]) -> dict[Place, Chunk]:
+        with self._readers.reading(scope):
+            state = await find(self._index, scope)
+            if state is None:
+                raise no_collection(scope)
+            return await self._index.read(stored(scope, state.chunks), state.spec, places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +169,14 @@ class _Run:
     def candidates(self) -> int:
         return max(self.search.candidates or self.limits.candidates, self.search.top_k)
 
-    async def result(self) -> Result:
-        finds = [Find(fused, fused.score) for fused in await self._fused()]
+    @property
+    def to_encode(self) -> list[Wanted]:
+        """The query, where its vector is wanted and not given."""
+        wanted = self.search.vector is None and self.search.mode is not Mode.SPARSE
+        return [(self.spec.encoder, self.search.query)] if wanted else []
+
+    async def result(self, vectors: Encoding) -> Result:
+        finds = [Find(fused, fused.score) for fused in await self._fused(vectors)]
         if self.search.rerank and finds:
             finds = await self._reranked(finds)
         if self.search.min_score:
@@ -127,39 +186,31 @@ class _Run:
         hits = await self._hits(finds[: self.search.top_k])
         return Result(tuple(hits), tuple(self.degradations), self.watch.stages, self.state.version)
 
-    async def _fused(self) -> list[Fused[Place]]:
+    async def _fused(self, vectors: Encoding) -> list[Fused[Place]]:
         if self.search.mode is Mode.DENSE:
-            return alone(dense=await self._dense())
+            return alone(dense=await self._nearest(await self._vector(vectors)))
         if self.search.mode is Mode.SPARSE:
             return alone(sparse=await self._sparse())
-        dense, sparse = await together([self._dense_if_it_can, self._sparse], limit=2)
+        halves: list[_Half] = [partial(self._dense_if_it_can, vectors), self._sparse]
+        dense, sparse = await together(halves, limit=2)
         method = self.search.fusion or self.spec.fusion or Weighted()
         with self.watch.stage("fuse"):
             if dense is None and isinstance(method, Weighted):
                 method = Weighted(dense=0.0)
             return fuse(method, dense or [], sparse or [])
 
-    async def _dense_if_it_can(self) -> list[Scored] | None:
+    async def _dense_if_it_can(self, vectors: Encoding) -> list[Scored] | None:
+        vector = await self._bearing("dense", self._vector(vectors))
+        return None if vector is None else await self._nearest(vector)
+
+    async def _vector(self, vectors: Encoding) -> Vectors:
+        """The query's vector, as given or encoded."""
         if self.search.vector is not None:
-            return await self._nearest(self.search.vector)
-        try:
-            vector = await self._encoded()
-        except _BEARABLE as error:
-            self._degraded("dense", error)
-            return None
-        return await self._nearest(vector)
-
-    async def _dense(self) -> list[Scored]:
-        given = self.search.vector
-        return await self._nearest(given if given is not None else await self._encoded())
-
-    async def _encoded(self) -> Vectors:
+            return self.search.vector
         with self.watch.stage("embed"):
-            encoded = await self.embedder.encode(self.search.query)
-        if encoded.encoder != self.spec.encoder:
-            raise encoder_mismatch(self.spec.encoder, encoded.encoder)
-        refuse_dimension(self.spec, len(encoded.vector))
-        return encoded.vector
+            vector = await vectors.vector((self.spec.encoder, self.search.query))
+        refuse_dimension(self.spec, len(vector))
+        return vector
 
     async def _nearest(self, vector: Vectors) -> list[Scored]:
         with self.watch.stage("dense"):
@@ -178,11 +229,9 @@ class _Run:
         # One deleted since it was found is not missed.
         considered = [find for find in considered if find.fused.place in chunks]
         texts = [chunks[find.fused.place].text for find in considered]
-        try:
-            with self.watch.stage("rerank"):
-                scores = await self.embedder.rerank(self.search.query, texts)
-        except _BEARABLE as error:
-            self._degraded("rerank", error)
+        with self.watch.stage("rerank"):
+            scores = await self._bearing("rerank", self.embedder.rerank(self.search.query, texts))
+        if scores is None:
             return finds
         scored = zip(considered, scores, strict=True)
         reranked = [replace(find, score=score, rerank_score=score) for find, score in scored]
@@ -214,9 +263,34 @@ class _Run:
         with self.watch.stage("read"):
             return await self.index.read(self.scope, self.spec, places)
 
+    async def _bearing(self, stage: str, work: Awaitable[_Result]) -> _Result | None:
+        """The work's result; None where the embedder fails it or takes more than its share of the time left."""
+        limit = deadline.current()
+        timer = asyncio.timeout(limit.remaining_s() * self.limits.patience if limit else None)
+        try:
+            async with timer:
+                return await work
+        except _BEARABLE as error:
+            self._degraded(stage, error)
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            self._degraded(stage, DeadlineExceeded("DEADLINE_EXCEEDED", "the embedder takes too long"))
+        return None
+
     def _degraded(self, stage: str, error: MeshError) -> None:
         logger.warning("search goes on without its stage %s: %s", stage, error)
         self.degradations.append(Degradation(stage, error.reason))
+
+
+async def _result_of(place: int, run: _Run, vectors: Encoding) -> Result:
+    with _of_batch(place):
+        return await run.result(vectors)
+
+
+def _of_batch(place: int) -> AbstractContextManager[None]:
+    """Errors in the body are those of the search at the place."""
+    return at_field(f"searches[{place}]")
 
 
 def _check(search: Search) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import grpc
@@ -10,20 +9,20 @@ import grpc
 from meshkit import pagination
 from meshkit.errors import InvalidArgument, invalid, not_found
 from meshkit.identity import current, require_scope
+from meshkit.timing import spans
 from meshkit.timing_wire import timings_trailer
 from ragmesh.retriever.v1 import index_pb2, index_pb2_grpc, retriever_pb2, retriever_pb2_grpc
-from retriever_svc.index import Scope, State
+from retriever_svc.index import Scope, State, refuse_encoder
 from retriever_svc.indexing import Indexing, Written
 from retriever_svc.receiving import Draft
-from retriever_svc.search import Result
 from retriever_svc.searching import Searching
-from retriever_svc.together import together
 from retriever_svc.wire import (
     read_chunk,
     read_document,
     read_place,
     read_scope,
     read_search,
+    read_searches,
     read_spec,
     read_vectors,
     write_chunk,
@@ -37,13 +36,13 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class RetrieverService(retriever_pb2_grpc.RetrieverServiceServicer):
     """Searches for callers with the scope `search`, or `ask`, for whom the gateway searches."""
 
-    def __init__(self, searching: Searching, batch_concurrency: int) -> None:
+    def __init__(self, searching: Searching) -> None:
         self._searching = searching
-        self._batch_concurrency = batch_concurrency
 
     async def Search(self, request: retriever_pb2.SearchRequest, context: Context) -> retriever_pb2.SearchResponse:
         _require_search()
-        scope, result = await self._search(request)
+        scope = read_scope(request.collection)
+        result = await self._searching.search(scope, read_search(request))
         context.set_trailing_metadata(timings_trailer(result.stages))
         return write_result(result, scope, explain=request.explain)
 
@@ -51,16 +50,14 @@ class RetrieverService(retriever_pb2_grpc.RetrieverServiceServicer):
         self, request: retriever_pb2.BatchSearchRequest, context: Context
     ) -> retriever_pb2.BatchSearchResponse:
         _require_search()
-        found = await together([partial(self._search, search) for search in request.searches], self._batch_concurrency)
+        searches = read_searches(request.searches)
+        results = await self._searching.batch(searches)
+        context.set_trailing_metadata(timings_trailer(spans(result.stages for result in results)))
         responses = [
             write_result(result, scope, explain=search.explain)
-            for search, (scope, result) in zip(request.searches, found, strict=True)
+            for search, (scope, _), result in zip(request.searches, searches, results, strict=True)
         ]
         return retriever_pb2.BatchSearchResponse(responses=responses)
-
-    async def _search(self, request: retriever_pb2.SearchRequest) -> tuple[Scope, Result]:
-        scope = read_scope(request.collection)
-        return scope, await self._searching.search(scope, read_search(request))
 
     async def GetChunk(
         self, request: retriever_pb2.GetChunkRequest, context: Context
@@ -98,10 +95,7 @@ class DocumentLimits:
 
 
 class IndexService(index_pb2_grpc.IndexServiceServicer):
-    """Writes for callers with the scope `ingest`, and describes for those who may search.
-
-    SwitchIndex is the stub's, NOT_IMPLEMENTED.
-    """
+    """Writes and describes for callers with the scope `ingest`."""
 
     def __init__(self, indexing: Indexing, limits: DocumentLimits) -> None:
         self._indexing = indexing
@@ -132,12 +126,14 @@ class IndexService(index_pb2_grpc.IndexServiceServicer):
         require_scope("ingest")
         head = await _read_head(request_iterator)
         scope, document = read_document(head.document)
-        draft = Draft((await self._indexing.get(scope)).spec, self._limits.max_chunks, self._limits.max_bytes)
+        spec = (await self._indexing.get(scope)).spec
+        refuse_encoder(spec, head.encoder)
+        draft = Draft(spec, self._limits.max_chunks, self._limits.max_bytes)
         async for message in request_iterator:
             if message.WhichOneof("content") != "part":
                 raise _out_of_order("part")
             _add_part(draft, message.part, head)
-        written = await self._indexing.replace_document(scope, document, draft.chunks, draft.vectors)
+        written = await self._indexing.replace_document(scope, document, draft.chunks, draft.vectors, head.encoder)
         return index_pb2.UpsertDocumentResponse(
             written_chunks=written.written,
             deleted_chunks=written.deleted,
@@ -150,6 +146,14 @@ class IndexService(index_pb2_grpc.IndexServiceServicer):
         require_scope("ingest")
         deleted = await self._delete(read_scope(request.collection), request)
         return index_pb2.DeleteChunksResponse(deleted_chunks=deleted.deleted, collection_version=deleted.version)
+
+    async def SwitchIndex(
+        self, request: index_pb2.SwitchIndexRequest, context: Context
+    ) -> index_pb2.SwitchIndexResponse:
+        require_scope("ingest")
+        scope, target = read_scope(request.collection), read_scope(request.target)
+        state = await self._indexing.switch(scope, target, request.expected_version)
+        return index_pb2.SwitchIndexResponse(index=await self._info(scope, state))
 
     async def _delete(self, scope: Scope, request: index_pb2.DeleteChunksRequest) -> Written:
         if request.WhichOneof("selection") == "filter":

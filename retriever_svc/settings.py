@@ -2,12 +2,26 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from meshkit.settings import ChannelSettings, ServerSettings
 
 _MIB = 1024 * 1024
+
+
+class HedgingSettings(BaseModel):
+    """Knobs of second attempts at encoding, which several replicas of embedder_svc allow."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    budget: float = Field(0.05, ge=0, le=1, description="Share of calls that may have a second attempt; 0 for none.")
+    burst: float = Field(10.0, ge=1, description="Most second attempts that are saved up.")
+    quantile: float = Field(0.95, gt=0, le=1, description="Share of the latest calls that are not slow.")
+    window: PositiveInt = Field(256, description="Latest calls that tell what is slow.")
+    least: PositiveInt = Field(20, description="Calls below which nothing is told: the ceiling holds.")
+    floor_s: float = Field(0.01, ge=0, description="Seconds before which no second attempt is made.")
+    ceiling_s: float = Field(1.0, ge=0, description="Seconds after which one is made in any case, within the budget.")
 
 
 class Settings(ServerSettings):
@@ -35,10 +49,22 @@ class Settings(ServerSettings):
         32 * _MIB, description="Bytes of text and vectors sent to Milvus in one request."
     )
 
-    embedder_target: str = Field("127.0.0.1:50054", description="Address of embedder_svc, any gRPC name.")
+    embedder_target: str = Field(
+        "127.0.0.1:50054",
+        description="Address of embedder_svc; several, with commas or as dns:///host:port, share the calls.",
+    )
     channel: ChannelSettings = Field(ChannelSettings(), description="Knobs of the channel to it.")
-    embed_timeout_s: PositiveFloat = Field(5.0, description="Seconds that encoding a query may take.")
+    embed_timeout_s: PositiveFloat = Field(2.0, description="Seconds that encoding queries may take.")
     rerank_timeout_s: PositiveFloat = Field(10.0, description="Seconds that a reranking may take.")
+    patience: float = Field(
+        0.5, gt=0, le=1, description="Share of the time left that a search waits for a stage it can do without."
+    )
+    hedging: HedgingSettings = Field(HedgingSettings(), description="Knobs of second attempts at encoding.")
+    embedder_cooldown_s: PositiveFloat = Field(
+        5.0, description="Seconds for which a replica of embedder_svc that failed is the last to be called."
+    )
+    resolve_s: PositiveFloat = Field(5.0, description="Seconds after which a name's addresses are asked for anew.")
+    resolve_timeout_s: PositiveFloat = Field(2.0, description="Seconds that asking for a name's addresses may take.")
 
     candidates: PositiveInt = Field(
         100, le=2000, description="Least candidates of each half where the search does not say."

@@ -1,13 +1,13 @@
 """Messages to dataclasses and back."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from google.protobuf.struct_pb2 import Struct, Value
 
-from meshkit.errors import invalid
+from meshkit.errors import at_field, invalid
 from meshkit.identity import current
 from meshkit.timing_wire import timings_message
 from ragmesh.common.v1 import chunk_pb2, vector_pb2
@@ -82,6 +82,15 @@ def read_search(message: retriever_pb2.SearchRequest) -> Search:
         window=message.window,
         min_score=message.min_score,
     )
+
+
+def read_searches(messages: Sequence[retriever_pb2.SearchRequest]) -> list[tuple[Scope, Search]]:
+    """The searches of a batch, each in its scope; raises as `read_search` does, with the search's path."""
+    searches = []
+    for place, message in enumerate(messages):
+        with at_field(f"searches[{place}]"):
+            searches.append((read_scope(message.collection), read_search(message)))
+    return searches
 
 
 def _read_vector(message: vector_pb2.PackedVectors) -> Vectors:

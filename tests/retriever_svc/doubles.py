@@ -1,5 +1,6 @@
 """A small embedder: hashed bags of words, so that texts that share words are near."""
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Sequence
@@ -38,15 +39,31 @@ def pack(vectors: Sequence[NDArray[np.float32]], dimension: int = DIMENSION) -> 
 
 
 class SmallEmbedder(embedder_pb2_grpc.EmbedderServiceServicer):
-    """Encodes with `encode`; where it has a reranker, a text's score is its share of the query's words, less one."""
+    """Encodes with `encode`, for the model it has; a reranked text's score is its share of the query's words, less one.
+
+    It has a reranker or has none.
+    """
 
     def __init__(self, *, reranker: bool = False, model: str = ENCODER) -> None:
         self.reranker = reranker
         self.model = model
         self.tasks: list[int] = []
+        self.asked: list[list[str]] = []
+        # Calls wait while it is cleared; `left` counts those that were cancelled.
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.left = 0
 
     async def Embed(self, request: embedder_pb2.EmbedRequest, context: Any) -> embedder_pb2.EmbedResponse:
         self.tasks.append(request.task)
+        self.asked.append(list(request.texts))
+        if request.model != self.model.partition("@")[0]:
+            raise not_found("model", request.model, "MODEL_NOT_FOUND")
+        try:
+            await self.answers.wait()
+        except asyncio.CancelledError:
+            self.left += 1
+            raise
         return embedder_pb2.EmbedResponse(vectors=pack([encode(text) for text in request.texts]), model=self.model)
 
     async def Rerank(self, request: embedder_pb2.RerankRequest, context: Any) -> embedder_pb2.RerankResponse:

@@ -51,15 +51,19 @@ class Caller:
 
     async def search(self, query: str = "", collection: str = "kb", **fields: Any) -> retriever_pb2.SearchResponse:
         """Search; enums by name, a `vector` as a message."""
-        vector = fields.pop("vector", None)
-        values = {"collection": f"collections/{collection}", "query": query, **fields}
-        request = ParseDict(values, retriever_pb2.SearchRequest(vector=vector))
         with peer_errors():
-            return await self.retriever.Search(request)
+            return await self.retriever.Search(search_request(query, collection, **fields))
 
     async def found(self, query: str = "", collection: str = "kb", **fields: Any) -> list[str]:
         """The texts that a search finds, best first."""
         return [hit.chunk.text for hit in (await self.search(query, collection, **fields)).hits]
+
+
+def search_request(query: str = "", collection: str = "kb", **fields: Any) -> retriever_pb2.SearchRequest:
+    """A search; enums by name, a `vector` as a message."""
+    vector = fields.pop("vector", None)
+    values = {"collection": f"collections/{collection}", "query": query, **fields}
+    return ParseDict(values, retriever_pb2.SearchRequest(vector=vector))
 
 
 def head(document: str, collection: str = "kb", content_hash: str = "h1") -> index_pb2.UpsertDocumentRequest:

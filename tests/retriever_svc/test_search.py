@@ -1,15 +1,17 @@
 """RetrieverService over a real channel, a real index and a small embedder."""
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from meshkit.channel import peer_errors
-from meshkit.errors import FailedPrecondition, NotFound, Unavailable
+from meshkit.errors import FailedPrecondition, MeshError, NotFound, Unavailable
 from ragmesh.embedder.v1 import embedder_pb2
 from ragmesh.retriever.v1 import retriever_pb2
 from tests.retriever_svc.doubles import SmallEmbedder, encode, pack
-from tests.retriever_svc.serving import Caller, callers
+from tests.retriever_svc.serving import Caller, callers, search_request
 
 CATS = "cats sleep all day"
 DOGS = "dogs bark at night"
@@ -166,25 +168,99 @@ async def test_another_encoder_is_no_ground_for_a_dense_search(alice: Caller, em
     assert [left.reason for left in (await alice.search("dogs")).degradations] == ["ENCODER_MISMATCH"]
 
 
+def batch_request(*searches: dict[str, Any]) -> retriever_pb2.BatchSearchRequest:
+    """The searches, in `kb` where they do not say; enums by name, a `vector` as a message."""
+    return retriever_pb2.BatchSearchRequest(searches=[search_request(**search) for search in searches])
+
+
+async def batch(caller: Caller, *searches: dict[str, Any]) -> list[retriever_pb2.SearchResponse]:
+    """The responses to a batch."""
+    with peer_errors():
+        return list((await caller.retriever.BatchSearch(batch_request(*searches))).responses)
+
+
 async def test_a_batch_answers_in_order(alice: Caller) -> None:
     """One response a search."""
     await fill(alice)
-    searches = [
-        retriever_pb2.SearchRequest(collection="collections/kb", query=query, top_k=1)
-        for query in ("cats", "dogs", "birds") * 4
-    ]
-    request = retriever_pb2.BatchSearchRequest(searches=searches)
-    responses = (await alice.retriever.BatchSearch(request)).responses
+    responses = await batch(alice, *({"query": query, "top_k": 1} for query in ("cats", "dogs", "birds") * 4))
     assert [response.hits[0].chunk.text for response in responses] == [CATS, DOGS, BIRDS] * 4
 
 
-async def test_a_batch_fails_whole(alice: Caller) -> None:
-    """With the error of the search that failed."""
+async def test_a_batch_is_encoded_in_one_call(alice: Caller, embedder: SmallEmbedder) -> None:
+    """Each query once, and only those whose vector is wanted; the answers are those of searches alone."""
     await fill(alice)
-    searches = [retriever_pb2.SearchRequest(collection=f"collections/{name}", query="dogs") for name in ("kb", "none")]
-    with pytest.raises(NotFound) as caught, peer_errors():
-        await alice.retriever.BatchSearch(retriever_pb2.BatchSearchRequest(searches=searches))
-    assert caught.value.reason == "COLLECTION_NOT_FOUND"
+    asked: list[dict[str, Any]] = [
+        {"query": "cats", "mode": "SEARCH_MODE_SPARSE"},
+        {"query": "dogs bark"},
+        {"query": "birds sing", "mode": "SEARCH_MODE_DENSE", "explain": True},
+        {"query": "dogs bark", "top_k": 1, "filter": "page = 0"},
+    ]
+    alone = [await alice.search(**search) for search in asked]
+    embedder.asked.clear()
+    together = await batch(alice, *asked)
+    assert embedder.asked == [["dogs bark", "birds sing"]]
+    assert [list(response.hits) for response in together] == [list(response.hits) for response in alone]
+
+
+async def test_a_batch_tells_its_timings(alice: Caller) -> None:
+    """Each search's own in its response, and in the trailers each stage once over all of them."""
+    await fill(alice)
+    call = alice.retriever.BatchSearch(
+        batch_request({"query": "dogs"}, {"query": "cats", "mode": "SEARCH_MODE_SPARSE"})
+    )
+    hybrid, sparse = (await call).responses
+    assert sorted(timing.stage for timing in hybrid.timings.timings) == ["dense", "embed", "fuse", "read", "sparse"]
+    assert [timing.stage for timing in sparse.timings.timings] == ["sparse", "read"]
+    trailers = dict(await call.trailing_metadata())
+    entries = [entry.partition(";dur=")[0] for entry in str(trailers["ragmesh-timings"]).split(", ")]
+    assert sorted(entries) == ["dense", "embed", "fuse", "read", "sparse"]
+
+
+@pytest.mark.parametrize(
+    ("search", "reason", "field"),
+    [
+        ({"collection": "none"}, "COLLECTION_NOT_FOUND", "searches[1]"),
+        ({"filter": "year >"}, "INVALID_FILTER", "searches[1].filter"),
+        ({"query": " "}, "INVALID_FIELD", "searches[1].query"),
+        ({"vector": pack([encode("a"), encode("b")])}, "INVALID_FIELD", "searches[1].vector.count"),
+        ({"vector": pack([encode("a", 8)], 8)}, "ENCODER_MISMATCH", "searches[1]"),
+        ({"top_k": -1}, "INVALID_FIELD", "searches[1].top_k"),
+    ],
+)
+async def test_a_batch_fails_whole(search: dict[str, Any], reason: str, field: str, alice: Caller) -> None:
+    """With the error and the path of the search that failed."""
+    await fill(alice)
+    with pytest.raises(MeshError) as caught:
+        await batch(alice, {"query": "dogs"}, {"query": "dogs", **search})
+    assert caught.value.reason == reason
+    assert caught.value.metadata["field"] == field
+    assert [violation.field for violation in caught.value.violations] in ([], [field])
+
+
+async def test_without_the_embedder_a_batch_goes_on_by_words(tmp_path: Path) -> None:
+    """Each search as it would alone; one that is dense fails the batch by its path."""
+    async with callers(tmp_path, embedder=None) as (alice, _):
+        await fill(alice)
+        for response in await batch(alice, {"query": "dogs"}, {"query": "cats"}):
+            assert [(left.stage, left.reason) for left in response.degradations] == [("dense", "PEER_UNAVAILABLE")]
+            assert len(response.hits) == 1
+        with pytest.raises(Unavailable) as caught:
+            await batch(alice, {"query": "dogs"}, {"query": "cats", "mode": "SEARCH_MODE_DENSE"})
+    assert caught.value.metadata == {"peer": "embedder", "field": "searches[1]"}
+
+
+async def test_an_embedder_that_hangs_costs_a_share_of_the_time(alice: Caller, embedder: SmallEmbedder) -> None:
+    """A hybrid search goes on by words in time for its caller, and the embedder is told that nobody waits."""
+    await fill(alice)
+    embedder.answers.clear()
+    request = retriever_pb2.SearchRequest(collection="collections/kb", query="dogs bark")
+    with peer_errors():
+        response = await alice.retriever.Search(request, timeout=1)
+    assert [(left.stage, left.reason) for left in response.degradations] == [("dense", "DEADLINE_EXCEEDED")]
+    assert [hit.chunk.text for hit in response.hits] == [DOGS]
+    async with asyncio.timeout(5):
+        while not embedder.left:
+            await asyncio.sleep(0)
 
 
 async def test_a_chunk_is_read_with_its_neighbours(alice: Caller) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from meshkit.errors import FieldViolation, InvalidArgument
@@ -111,9 +111,10 @@ _OPPOSITES = {
 }
 
 
-def parse(text: str, metadata_fields: Mapping[str, FieldType]) -> Condition | None:
+def parse(text: str, metadata_fields: Mapping[str, FieldType], collection: str = "") -> Condition | None:
     """The condition that the filter states, None for an empty one.
 
+    A document of `collection` (`collections/{collection}`) may be named in full, and is its id in the condition.
     As in AIP-160, OR binds closer than AND. Raises InvalidArgument (INVALID_FILTER) with the position, in code
     points from 0, where the text is no filter, names another field, or compares one with a value of another type.
     """
@@ -122,7 +123,7 @@ def parse(text: str, metadata_fields: Mapping[str, FieldType]) -> Condition | No
     if not text.strip():
         return None
     try:
-        return _Parser(tokenize(text), fields).parse()
+        return _Parser(tokenize(text), fields, f"{collection}/documents/").parse()
     except FilterError as error:
         raise invalid_filter(str(error), error.position) from None
 
@@ -153,9 +154,10 @@ def negate(condition: Condition) -> Condition:
 class _Parser:
     """One run over the tokens, one method a rule of the grammar; the depth of parentheses bounds the recursion."""
 
-    def __init__(self, tokens: list[Token], fields: Mapping[str, Field]) -> None:
+    def __init__(self, tokens: list[Token], fields: Mapping[str, Field], documents: str) -> None:
         self._tokens = tokens
         self._fields = fields
+        self._documents = documents
         self._at = 0
         self._depth = 0
         self._comparisons = 0
@@ -205,7 +207,10 @@ class _Parser:
         if self._comparisons > MAX_COMPARISONS:
             raise FilterError(f"more than {MAX_COMPARISONS} comparisons", name.position)
         comparator = self._expect(Kind.COMPARATOR, f"expected a comparator after {field.name}")
-        return _restriction(field, comparator, self._value())
+        value = self._value()
+        if field.name == "document" and not field.in_metadata:
+            value = replace(value, text=value.text.removeprefix(self._documents))
+        return _restriction(field, comparator, value)
 
     def _value(self) -> Token:
         minus = self._take(Kind.MINUS)

@@ -76,15 +76,28 @@ class IndexSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Replaced:
+    """The chunks that an index had before another took its place, until they are deleted."""
+
+    spec: IndexSpec
+    chunks: str
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """An index as it is; `version` is another after each change of the content, also across a deletion.
 
-    `gaps` says whether a document may miss some of its ordinals, because chunks were deleted by a filter.
+    `gaps` says whether a document may miss some of its ordinals, because chunks were deleted by a filter. `chunks`
+    names the scope that its chunks are stored in, "" for its own (see `stored`); no two indexes made share one.
+    `successor` is the collection that it was built for, once it is being put in its place (see `find`).
     """
 
     spec: IndexSpec
     version: int
     gaps: bool = False
+    chunks: str = ""
+    replaced: Replaced | None = None
+    successor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +110,8 @@ class Scored:
 
 class Index(Protocol):
     """Keeps the chunks of all tenants, each within its scope, and beside them the state of each scope's index.
+
+    The chunks of an index are in the scope that its state names, which is not always its own.
 
     What a write has answered for is durable, and found by the next search. Every method raises Unavailable
     (INDEX_UNAVAILABLE) where the index does not answer.
@@ -156,6 +171,22 @@ class Index(Protocol):
         ...
 
 
+def stored(scope: Scope, chunks: str) -> Scope:
+    """The scope that chunks are stored in, of an index whose state names it so."""
+    return Scope(scope.tenant, chunks or scope.collection)
+
+
+async def find(index: Index, scope: Scope) -> State | None:
+    """The state of the scope's index; None where it has none, or where that has taken its successor's place."""
+    state = await index.load(scope)
+    if state is None or not state.successor:
+        return state
+    successor = Scope(scope.tenant, state.successor)
+    now = await index.load(successor)
+    taken = now is not None and stored(successor, now.chunks) == stored(scope, state.chunks)
+    return None if taken else state
+
+
 def no_collection(scope: Scope) -> NotFound:
     """The error for a scope without an index."""
     return not_found("collection", scope.name, "COLLECTION_NOT_FOUND")
@@ -165,6 +196,12 @@ def refuse_dimension(spec: IndexSpec, dimension: int) -> None:
     """Raise FailedPrecondition for vectors of another dimension than the index's."""
     if dimension != spec.dimension:
         raise encoder_mismatch(str(spec.dimension), str(dimension))
+
+
+def refuse_encoder(spec: IndexSpec, encoder: str) -> None:
+    """Raise FailedPrecondition for another encoder than the index's; "" is any."""
+    if encoder not in ("", spec.encoder):
+        raise encoder_mismatch(spec.encoder, encoder)
 
 
 def encoder_mismatch(expected: str, given: str) -> FailedPrecondition:

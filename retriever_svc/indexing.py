@@ -1,26 +1,33 @@
 """Changing indexes: a document's chunks replaced as one, the version moved with each change."""
 
+import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from meshkit.errors import FailedPrecondition, invalid
+from meshkit.errors import Aborted, FailedPrecondition, invalid
 from retriever_svc.filtering import BUILT_IN, Comparison, Condition, Field, FieldType, Operator, parse
 from retriever_svc.index import (
     Chunk,
     Index,
     IndexSpec,
     Place,
+    Replaced,
     Scope,
     State,
     Vectors,
     encoder_mismatch,
+    find,
     no_collection,
     refuse_dimension,
+    refuse_encoder,
+    stored,
 )
+from retriever_svc.reading import Readers
 from retriever_svc.turns import Turns
 
 _MAX_COUNTS = 1024
@@ -50,9 +57,10 @@ class Indexing:
     order of their steps is such that one cut off by a crash is made good by doing it again.
     """
 
-    def __init__(self, index: Index, turns: Turns) -> None:
+    def __init__(self, index: Index, turns: Turns, readers: Readers) -> None:
         self._index = index
         self._turns = turns
+        self._readers = readers
         # The last counts of the collections asked for of late, each good for one version.
         self._counts: OrderedDict[Scope, tuple[int, Counts]] = OrderedDict()
 
@@ -63,7 +71,7 @@ class Indexing:
 
     async def get(self, scope: Scope) -> State:
         """The index of the scope; raises NotFound where it has none."""
-        state = await self._index.load(scope)
+        state = await find(self._index, scope)
         if state is None:
             raise no_collection(scope)
         return state
@@ -80,10 +88,11 @@ class Indexing:
         return await self._turns.take(_key(scope), lambda: self._put(scope, spec))
 
     async def _put(self, scope: Scope, spec: IndexSpec) -> State:
-        old = await self._index.load(scope)
-        if old and not _searchable(old.spec, spec) and await self._index.count(scope, old.spec):
+        old = await find(self._index, scope)
+        if old and not _searchable(old.spec, spec) and await self._index.count(stored(scope, old.chunks), old.spec):
             _refuse_change(old.spec, spec)
-        state = replace(old, spec=spec) if old else State(spec, _next_version(0))
+        # Chunks under a name of their own: whatever an index of the same name left behind does not turn up in this one.
+        state = replace(old, spec=spec) if old else State(spec, _next_version(0), chunks=secrets.token_hex(12))
         await self._index.save(scope, state)
         return state
 
@@ -92,51 +101,108 @@ class Indexing:
         return await self._turns.take(_key(scope), lambda: self._drop(scope))
 
     async def _drop(self, scope: Scope) -> int:
-        state = await self._index.load(scope)
+        state = await find(self._index, scope)
         if state is None:
             return 0
-        # The chunks first: any left behind would turn up in the next index of that name.
-        deleted = await self._index.delete(scope, state.spec)
+        state = await self._clean(scope, state)
+        # The chunks first: nobody would find any left behind.
+        deleted = await self._index.delete(stored(scope, state.chunks), state.spec)
         await self._index.forget(scope)
         return deleted
+
+    async def switch(self, scope: Scope, target: Scope, expected_version: int) -> State:
+        """Put the target's index in the place of the scope's, whose chunks are deleted when nobody reads them.
+
+        Raises NotFound where either has none, InvalidArgument where they are one, Aborted (ETAG_MISMATCH) where the
+        scope's index has another version than expected (0 for any).
+        """
+        if scope == target:
+            raise invalid("target", "is the collection itself")
+        # In one order, so that two switches never wait for each other.
+        first, second = sorted((_key(scope), _key(target)))
+        switch = partial(self._switch, scope, target, expected_version)
+        return await self._turns.take(first, partial(self._turns.take, second, switch))
+
+    async def _switch(self, scope: Scope, target: Scope, expected_version: int) -> State:
+        old = await self._clean(scope, await self.get(scope))
+        new = await self._clean(target, await self.get(target))
+        if expected_version not in (0, old.version):
+            message = f"the collection's version is {old.version}, not {expected_version}"
+            raise Aborted("ETAG_MISMATCH", message, metadata={"etag": str(old.version)})
+        # Said first, so that from the next step on, which is the switch, `find` finds no target.
+        await self._index.save(target, replace(new, successor=scope.collection))
+        replaced = Replaced(old.spec, stored(scope, old.chunks).collection)
+        version = _next_version(max(old.version, new.version))
+        chunks = stored(target, new.chunks).collection
+        state = State(new.spec, version, new.gaps, chunks, replaced)
+        await self._index.save(scope, state)
+        self._turns.later(_key(target), lambda: self._forget_switched(target))
+        self._turns.later(_key(scope), lambda: self._clean_if_there(scope))
+        return state
+
+    async def _forget_switched(self, target: Scope) -> None:
+        if await find(self._index, target) is None:
+            await self._index.forget(target)
+
+    async def _clean_if_there(self, scope: Scope) -> None:
+        state = await self._index.load(scope)
+        if state is not None:
+            await self._clean(scope, state)
+
+    async def _clean(self, scope: Scope, state: State) -> State:
+        """Delete what a switch replaced; where that broke off, the next write does it."""
+        if state.replaced is None:
+            return state
+        await self._readers.left(scope)
+        await self._index.delete(stored(scope, state.replaced.chunks), state.replaced.spec)
+        cleaned = replace(state, replaced=None)
+        await self._index.save(scope, cleaned)
+        return cleaned
 
     async def count(self, scope: Scope, state: State) -> Counts:
         """Count what the index holds; counting is slow, so a version is counted once."""
         known = self._counts.get(scope)
         if known and known[0] == state.version:
             return known[1]
-        chunks = await self._index.count(scope, state.spec)
-        documents = await self._index.count(scope, state.spec, _ordinal(Operator.EQUAL, 0))
+        held = stored(scope, state.chunks)
+        chunks = await self._index.count(held, state.spec)
+        documents = await self._index.count(held, state.spec, _ordinal(Operator.EQUAL, 0))
         counts = Counts(chunks, documents)
         self._counts[scope] = (state.version, counts)
         if len(self._counts) > _MAX_COUNTS:
             self._counts.popitem(last=False)
         return counts
 
-    async def replace_document(self, scope: Scope, document: str, chunks: Sequence[Chunk], vectors: Vectors) -> Written:
+    async def replace_document(
+        self, scope: Scope, document: str, chunks: Sequence[Chunk], vectors: Vectors, encoder: str = ""
+    ) -> Written:
         """Put the chunks (ordinals 0 to n-1) with their vectors [n, dimension] in place of those the document had.
 
         Raises NotFound where the scope has no index, FailedPrecondition (ENCODER_MISMATCH) for vectors of another
-        dimension.
+        dimension or, where that is said, another encoder.
         """
-        return await self._turns.take(_key(scope), lambda: self._replace_document(scope, document, chunks, vectors))
+        return await self._turns.take(
+            _key(scope), lambda: self._replace_document(scope, document, chunks, vectors, encoder)
+        )
 
     async def _replace_document(
-        self, scope: Scope, document: str, chunks: Sequence[Chunk], vectors: Vectors
+        self, scope: Scope, document: str, chunks: Sequence[Chunk], vectors: Vectors, encoder: str
     ) -> Written:
-        state = await self.get(scope)
+        state = await self._clean(scope, await self.get(scope))
+        refuse_encoder(state.spec, encoder)
+        held = stored(scope, state.chunks)
         if chunks:
             refuse_dimension(state.spec, vectors.shape[1])
-            await self._index.upsert(scope, state.spec, chunks, vectors)
-        deleted = await self._delete_from(scope, state, Place(document, len(chunks)))
+            await self._index.upsert(held, state.spec, chunks, vectors)
+        deleted = await self._delete_from(held, state, Place(document, len(chunks)))
         return await self._moved(scope, state, len(chunks), deleted)
 
-    async def _delete_from(self, scope: Scope, state: State, first: Place) -> int:
+    async def _delete_from(self, held: Scope, state: State, first: Place) -> int:
         """Delete the document's chunks from the place on; to look for one is quicker than to look through all."""
-        if not state.gaps and not await self._index.read(scope, state.spec, [first]):
+        if not state.gaps and not await self._index.read(held, state.spec, [first]):
             return 0
         later = _document(first.document), _ordinal(Operator.GREATER_EQUAL, first.ordinal)
-        return await self._index.delete(scope, state.spec, *later)
+        return await self._index.delete(held, state.spec, *later)
 
     async def delete_document(self, scope: Scope, document: str) -> Written:
         """Delete the document's chunks; raises NotFound where the scope has no index."""
@@ -146,16 +212,16 @@ class Indexing:
     async def delete_where(self, scope: Scope, filter: str) -> Written:
         """Delete the chunks that the filter finds; raises as `get` and `filtering.parse` do."""
         state = await self.get(scope)
-        condition = parse(filter, state.spec.fields)
+        condition = parse(filter, state.spec.fields, scope.name)
         if condition is None:
             raise invalid("filter", "is empty", reason="INVALID_FILTER")
         return await self._turns.take(_key(scope), lambda: self._delete(scope, condition))
 
     async def _delete(self, scope: Scope, condition: Condition) -> Written:
-        state = replace(await self.get(scope), gaps=True)
+        state = replace(await self._clean(scope, await self.get(scope)), gaps=True)
         # Known before the first chunk goes, should the rest be cut off.
         await self._index.save(scope, state)
-        deleted = await self._index.delete(scope, state.spec, condition)
+        deleted = await self._index.delete(stored(scope, state.chunks), state.spec, condition)
         return await self._moved(scope, state, 0, deleted)
 
     async def _moved(self, scope: Scope, state: State, written: int, deleted: int) -> Written:

@@ -23,7 +23,7 @@ def within(scope: Scope, *conditions: Condition | None) -> str:
     The scope's own predicates stand outside and are joined by `and`, so that a condition can only narrow them.
     """
     parts = [f"tenant == {literal(scope.tenant)}", f"collection == {literal(scope.collection)}"]
-    parts += [f"({_expression(condition, scope)})" for condition in conditions if condition is not None]
+    parts += [f"({_expression(condition)})" for condition in conditions if condition is not None]
     return " and ".join(parts)
 
 
@@ -36,14 +36,14 @@ def literal(value: Value) -> str:
     return repr(value)
 
 
-def _expression(condition: Condition, scope: Scope) -> str:
+def _expression(condition: Condition) -> str:
     match condition:
         case All(parts):
-            return " and ".join(f"({_expression(part, scope)})" for part in parts)
+            return " and ".join(f"({_expression(part)})" for part in parts)
         case Any(parts):
-            return " or ".join(f"({_expression(part, scope)})" for part in parts)
+            return " or ".join(f"({_expression(part)})" for part in parts)
         case Comparison(field, operator, value):
-            return _comparison(field, operator, _stored(field, value, scope))
+            return _comparison(field, operator, value)
         case Contains(field, value, negated):
             asked = f"json_contains({_path(field)}, {literal(value)})"
             return f"exists {_path(field)} and not {asked}" if negated else asked
@@ -60,10 +60,3 @@ def _comparison(field: Field, operator: Operator, value: Value) -> str:
 
 def _path(field: Field) -> str:
     return f'metadata["{field.name}"]' if field.in_metadata else field.name
-
-
-def _stored(field: Field, value: Value, scope: Scope) -> Value:
-    """The value as the index has it: a document is stored by its id and may be named in full."""
-    if isinstance(value, str) and not field.in_metadata and field.name == "document":
-        return value.removeprefix(f"{scope.name}/documents/")
-    return value

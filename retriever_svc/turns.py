@@ -34,6 +34,13 @@ class Turns:
             task.add_done_callback(_tell_failure)
             raise
 
+    def later(self, key: str, work: Callable[[], Awaitable[Any]]) -> None:
+        """Do the work when it is its turn, for nobody: a failure is logged."""
+        task = asyncio.create_task(self._take(key, asyncio.Event(), work))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        task.add_done_callback(_tell_failure)
+
     async def _take(self, key: str, begun: asyncio.Event, work: Callable[[], Awaitable[_Result]]) -> _Result:
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
@@ -49,7 +56,7 @@ class Turns:
 def _tell_failure(task: asyncio.Task[Any]) -> None:
     """Log what nobody waits to hear."""
     if not task.cancelled() and (error := task.exception()):
-        logger.warning("a write failed after its caller had left: %s", error)
+        logger.warning("a write that nobody waits for failed: %s", error)
 
 
 @asynccontextmanager

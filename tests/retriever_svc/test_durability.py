@@ -13,7 +13,7 @@ import pytest
 from meshkit.errors import MeshError, Unavailable
 from meshkit.settings import ChannelSettings
 from meshkit.testing import connect
-from retriever_svc.index import Chunk, IndexSpec, Place, Scope, State
+from retriever_svc.index import Chunk, IndexSpec, Place, Scope, State, stored
 from retriever_svc.milvus_index import MilvusOptions, open_milvus_index
 from tests.retriever_svc.doubles import encode
 from tests.retriever_svc.serving import ALICE, NOWHERE, Caller
@@ -91,9 +91,12 @@ async def test_kill_9_after_the_answer_loses_nothing(tmp_path: Path) -> None:
         process.kill()
         await process.wait()
     async with open_milvus_index(MilvusOptions(str(tmp_path / "milvus"))) as index:
-        assert await index.load(SCOPE) == State(SPEC, replaced.collection_version)
-        assert await index.count(SCOPE, SPEC) == 51
-        (found,) = await index.search_sparse(SCOPE, SPEC, "pear", 10, None)
+        state = await index.load(SCOPE)
+        assert state
+        held = stored(SCOPE, state.chunks)
+        assert state == State(SPEC, replaced.collection_version, chunks=held.collection)
+        assert await index.count(held, SPEC) == 51
+        (found,) = await index.search_sparse(held, SPEC, "pear", 10, None)
         assert found.place == Place("again", 0)
 
 
@@ -106,7 +109,9 @@ async def test_sigterm_ends_the_process_cleanly(tmp_path: Path) -> None:
         await process.wait()
         assert process.returncode == 0
     async with open_milvus_index(MilvusOptions(str(tmp_path / "milvus"))) as index:
-        assert await index.count(SCOPE, SPEC) == 1
+        state = await index.load(SCOPE)
+        assert state
+        assert await index.count(stored(SCOPE, state.chunks), SPEC) == 1
 
 
 async def test_an_index_in_use_is_not_opened_twice(tmp_path: Path) -> None:

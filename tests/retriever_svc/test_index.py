@@ -18,7 +18,6 @@ from meshkit.errors import (
     NotFound,
     PermissionDenied,
     Unauthenticated,
-    Unimplemented,
 )
 from meshkit.identity import Identity
 from ragmesh.common.v1 import chunk_pb2, vector_pb2
@@ -283,14 +282,6 @@ async def test_what_callers_may_do(tmp_path: Path) -> None:
         async with calling(address, None) as nobody:
             with pytest.raises(Unauthenticated):
                 await nobody.search("text")
-
-
-async def test_a_method_not_built_yet_says_so(alice: Caller) -> None:
-    """SwitchIndex is published ahead of its work."""
-    request = index_pb2.SwitchIndexRequest(collection="collections/kb", target="collections/kb2")
-    with pytest.raises(Unimplemented) as caught, peer_errors():
-        await alice.index.SwitchIndex(request)
-    assert caught.value.reason == "NOT_IMPLEMENTED"
 
 
 def with_vector(vectors: vector_pb2.PackedVectors, text: str = "text") -> index_pb2.UpsertDocumentRequest:

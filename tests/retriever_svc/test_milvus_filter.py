@@ -61,7 +61,7 @@ async def guarded(tmp_path: Path) -> AsyncIterator[MilvusIndex]:
 
 async def found(index: MilvusIndex, filter: str) -> set[str]:
     """The documents of OURS that the filter finds; both halves and the count agree on them."""
-    condition = parse(filter, FIELDS)
+    condition = parse(filter, FIELDS, OURS.name)
     dense = await index.search_dense(OURS, SPEC, np.ones(2, dtype=np.float32), 100, condition)
     sparse = await index.search_sparse(OURS, SPEC, "words", 100, condition)
     documents = [hit.place.document for hit in dense]
@@ -126,7 +126,7 @@ odd_filters = st.lists(fragments, max_size=12).map(" ".join) | quoted
 def test_a_filter_is_one_conjunct_beside_its_scope(filter: str) -> None:
     """However odd: it is refused, or Milvus Lite reads the scope's two predicates with the filter as a third."""
     try:
-        condition = parse(filter, FIELDS)
+        condition = parse(filter, FIELDS, OURS.name)
     except InvalidArgument:
         return
     tree = parse_expr(within(OURS, condition))
@@ -152,7 +152,7 @@ def test_a_text_is_one_literal(text: str) -> None:
 async def test_no_filter_finds_beyond_its_scope(filter: str, guarded: MilvusIndex) -> None:
     """Other collections and tenants have documents that every filter would like; none is found."""
     try:
-        condition = parse(filter, FIELDS)
+        condition = parse(filter, FIELDS, OURS.name)
     except InvalidArgument:
         return
     nowhere = Scope("acme", "empty")

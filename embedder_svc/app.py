@@ -1,16 +1,21 @@
 """The wiring of the embedder."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from embedder_svc import weights
-from embedder_svc.batching import BatchLimits
+from prometheus_client.registry import Collector
+
+from embedder_svc.batching import BatchLimits, Device, open_device
 from embedder_svc.embedding import Embedder, open_embedder
-from embedder_svc.encoding import Card, Encoder, LoadOptions, Reranker, Task
+from embedder_svc.embedding_cache import EmbeddingCache, Memory
+from embedder_svc.encoding import Card, LoadOptions, ModelOptions, Task
+from embedder_svc.loading import load_encoder, load_reranker
+from embedder_svc.metrics import CacheCollector
 from embedder_svc.ranking import Ranker, open_ranker
+from embedder_svc.redis_embedding_cache import CacheLimits, open_redis_embedding_cache
 from embedder_svc.service import EmbedderService
-from embedder_svc.settings import Settings
+from embedder_svc.settings import ModelSettings, Settings
 from meshkit.server import App, Registration
 from meshkit.server_info import Load
 from ragmesh.embedder.v1 import embedder_pb2, embedder_pb2_grpc
@@ -24,24 +29,31 @@ _GPU_BATCH_TOKENS = 65536
 
 @asynccontextmanager
 async def open_app(settings: Settings) -> AsyncIterator[App]:
-    """The embedder with its models loaded and warm; raises LoadError where one cannot be."""
+    """The embedder with its models loaded and warm; raises LoadError where one cannot be. Redis may be away."""
     async with AsyncExitStack() as stack:
-        encoder = await asyncio.to_thread(_load_encoder, settings)
-        embedder = await stack.enter_async_context(
-            open_embedder(encoder, _limits(settings, encoder.card), settings.tokenize_threads)
-        )
-        ranker = None
-        if settings.reranker_model:
-            reranker = await asyncio.to_thread(_load_reranker, settings)
-            ranker = await stack.enter_async_context(
-                open_ranker(reranker, _limits(settings, reranker.card), settings.tokenize_threads)
-            )
-        yield make_app(embedder, ranker, settings)
+        cache = None
+        if settings.redis_url:
+            opening = open_redis_embedding_cache(settings.redis_url, _cache_limits(settings))
+            cache = await stack.enter_async_context(opening)
+        opener = _Opener(settings, stack, cache)
+        embedders: dict[str, Embedder] = {}
+        rankers: dict[str, Ranker] = {}
+        for model in settings.served:
+            if model.kind == "encoder":
+                embedders[model.shown_name] = await opener.embedder(_options(model, settings))
+            else:
+                rankers[model.shown_name] = await opener.ranker(_options(model, settings))
+        yield make_app(embedders, rankers, settings, [CacheCollector(cache)] if cache else [])
 
 
-def make_app(embedder: Embedder, ranker: Ranker | None, settings: Settings) -> App:
-    """The app that serves these models."""
-    models: list[Embedder | Ranker] = [embedder, ranker] if ranker else [embedder]
+def make_app(
+    embedders: Mapping[str, Embedder],
+    rankers: Mapping[str, Ranker],
+    settings: Settings,
+    collectors: Sequence[Collector] = (),
+) -> App:
+    """The app that serves these models, by the names that requests give them; `collectors` are the cache's."""
+    models: list[Embedder | Ranker] = [*embedders.values(), *rankers.values()]
 
     async def alive() -> bool:
         return all(model.alive for model in models)
@@ -51,13 +63,43 @@ def make_app(embedder: Embedder, ranker: Ranker | None, settings: Settings) -> A
         running, waiting = sum(load.running for load in loads), sum(load.waiting for load in loads)
         return Load(running, waiting, settings.max_concurrent_rpcs)
 
-    servicer = EmbedderService(embedder, ranker, settings.stream_depth)
+    servicer = EmbedderService(embedders, rankers, settings.stream_depth)
     registration = Registration(SERVICE, embedder_pb2_grpc.add_EmbedderServiceServicer_to_server, servicer)
-    return App([registration], probes={SERVICE: alive}, load=load)
+    return App([registration], probes={SERVICE: alive}, load=load, collectors=collectors)
+
+
+class _Opener:
+    """Opens models on an exit stack, which closes them; those on the CPU share it, and each on a GPU has a thread."""
+
+    def __init__(self, settings: Settings, stack: AsyncExitStack, cache: EmbeddingCache | None) -> None:
+        self._settings = settings
+        self._stack = stack
+        self._cache = cache
+        self._cpu = stack.enter_context(open_device("cpu"))
+
+    async def embedder(self, options: ModelOptions) -> Embedder:
+        encoder = await asyncio.to_thread(load_encoder, options)
+        memory = Memory(self._cache, encoder.card, _recipe(options)) if self._cache else None
+        limits, device = _limits(self._settings, encoder.card), self._device(encoder.card)
+        opening = open_embedder(encoder, limits, device, self._settings.tokenize_threads, memory)
+        return await self._stack.enter_async_context(opening)
+
+    async def ranker(self, options: ModelOptions) -> Ranker:
+        reranker = await asyncio.to_thread(load_reranker, options)
+        limits, device = _limits(self._settings, reranker.card), self._device(reranker.card)
+        opening = open_ranker(reranker, limits, device, self._settings.tokenize_threads)
+        return await self._stack.enter_async_context(opening)
+
+    def _device(self, card: Card) -> Device:
+        return self._stack.enter_context(open_device(card.name)) if _on_gpu(card) else self._cpu
+
+
+def _on_gpu(card: Card) -> bool:
+    return "cuda" in card.backend
 
 
 def _limits(settings: Settings, card: Card) -> BatchLimits:
-    by_device = _CPU_BATCH_TOKENS if card.backend.endswith("cpu") else _GPU_BATCH_TOKENS
+    by_device = _GPU_BATCH_TOKENS if _on_gpu(card) else _CPU_BATCH_TOKENS
     return BatchLimits(
         max_batch_tokens=settings.max_batch_tokens or by_device,
         max_batch_items=settings.max_batch_texts,
@@ -68,32 +110,37 @@ def _limits(settings: Settings, card: Card) -> BatchLimits:
     )
 
 
-def _load_encoder(settings: Settings) -> Encoder:
-    # Importing the adapter imports torch, which takes seconds: only here, in a thread.
-    from embedder_svc.sentence_transformer_encoder import SentenceTransformerEncoder
-
-    given = {Task.QUERY: settings.query_prompt, Task.DOCUMENT: settings.document_prompt}
-    return SentenceTransformerEncoder.load(
-        settings.model,
-        settings.model_name or weights.shown_name(settings.model),
-        _options(settings),
-        prompts={task: prompt for task, prompt in given.items() if prompt is not None},
-        matryoshka_dimensions=settings.matryoshka_dimensions,
+def _cache_limits(settings: Settings) -> CacheLimits:
+    return CacheLimits(
+        ttl_s=settings.cache_ttl_s,
+        read_timeout_s=settings.cache_timeout_s,
+        write_timeout_s=settings.cache_write_timeout_s,
+        max_pending_bytes=settings.cache_max_pending_bytes,
+        max_failures=settings.cache_max_failures,
+        open_s=settings.cache_open_s,
+        max_connections=settings.redis_max_connections,
     )
 
 
-def _load_reranker(settings: Settings) -> Reranker:
-    from embedder_svc.cross_encoder_reranker import CrossEncoderReranker
-
-    name = settings.reranker_model_name or weights.shown_name(settings.reranker_model)
-    return CrossEncoderReranker.load(settings.reranker_model, name, _options(settings))
-
-
-def _options(settings: Settings) -> LoadOptions:
-    return LoadOptions(
-        device=settings.device,
-        dtype=settings.dtype,
-        max_tokens=settings.max_tokens,
+def _options(model: ModelSettings, settings: Settings) -> ModelOptions:
+    prompts = {Task.QUERY: model.query_prompt, Task.DOCUMENT: model.document_prompt}
+    load = LoadOptions(
+        device=model.device or settings.device,
+        dtype=model.dtype or settings.dtype,
+        max_tokens=model.max_tokens or settings.max_tokens,
         threads=settings.torch_threads,
         download=settings.download,
     )
+    return ModelOptions(
+        model=model.model,
+        name=model.shown_name,
+        load=load,
+        prompts={task: prompt for task, prompt in prompts.items() if prompt is not None},
+        matryoshka_dimensions=model.matryoshka_dimensions,
+    )
+
+
+def _recipe(options: ModelOptions) -> str:
+    """What the settings change about a model's vectors."""
+    prompts = sorted((task.value, prompt) for task, prompt in options.prompts.items())
+    return f"{options.load.dtype} {prompts}"

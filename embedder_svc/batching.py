@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
@@ -46,7 +46,10 @@ class BatchLimits:
 
 @dataclass(frozen=True, slots=True)
 class Entry(Generic[Item]):
-    """One item of a call: its length in tokens, and a group; a batch holds items of one group only."""
+    """One item of a call: its length in tokens, and a group; a batch holds items of one group only.
+
+    Items are hashable; equal ones in a batch, whoever wants them, are run once.
+    """
 
     item: Item
     tokens: int
@@ -55,9 +58,10 @@ class Entry(Generic[Item]):
 
 @dataclass(frozen=True, slots=True)
 class Batched(Generic[Result]):
-    """A call's results in order, and when in monotonic time its first batch began and its last one ended."""
+    """A call's results in order; when in monotonic time it came, its first batch began and its last one ended."""
 
     results: list[Result]
+    submitted_s: float
     started_s: float
     ended_s: float
 
@@ -78,6 +82,7 @@ class _Call(Generic[Item, Result]):
         self.waiting_tokens = sum(entry.tokens for entry in entries)
         self.done: asyncio.Future[Batched[Result]] = asyncio.get_running_loop().create_future()
         self.started_s = 0.0
+        self._submitted_s = time.monotonic()
         self._results: dict[int, Result] = {}
         self._size = len(entries)
 
@@ -85,7 +90,7 @@ class _Call(Generic[Item, Result]):
         self._results[position] = result
         if len(self._results) == self._size and not self.done.done():
             ordered = [self._results[position] for position in range(self._size)]
-            self.done.set_result(Batched(ordered, self.started_s, time.monotonic()))
+            self.done.set_result(Batched(ordered, self._submitted_s, self.started_s, time.monotonic()))
 
     def fail(self, error: Exception) -> None:
         if not self.done.done():
@@ -151,16 +156,35 @@ def cut(places: _Batch[Item, Result], limits: BatchLimits) -> Iterator[_Batch[It
         yield batch
 
 
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What models run on: a thread that owns them, and whose turn it is; `open_device` makes and closes it.
+
+    Models of one device take turns, a batch each, in the order in which they asked: none of them alone can
+    keep the others waiting, and none has its threads fight another's for the same cores.
+    """
+
+    thread: ThreadPoolExecutor
+    turn: asyncio.Lock
+
+
+@contextmanager
+def open_device(name: str) -> Iterator[Device]:
+    """A device whose thread has this name."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix=name) as thread:
+        yield Device(thread, asyncio.Lock())
+
+
 class Batcher(Generic[Item, Result]):
-    """The queue before one model, and the thread that owns the model; `open_batcher` makes and closes it.
+    """The queue before one model, which runs in its device's thread; `open_batcher` makes and closes it.
 
     All state belongs to the event loop: `submit` adds, the worker task takes, the thread sees only items.
     """
 
-    def __init__(self, run: Run[Item, Result], limits: BatchLimits, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, run: Run[Item, Result], limits: BatchLimits, device: Device) -> None:
         self._run = run
         self._limits = limits
-        self._thread = thread
+        self._device = device
         self._lanes: dict[Priority, _Lane[Item, Result]] = {priority: _Lane(limits) for priority in Priority}
         self._open: set[_Call[Item, Result]] = set()
         self._interactive_run = 0
@@ -217,11 +241,13 @@ class Batcher(Generic[Item, Result]):
 
     async def _work(self) -> None:
         while True:
-            if batch := self._next():
-                await self._serve(batch)
-            else:
-                self._wake.clear()
-                await self._wake.wait()
+            await self._wake.wait()
+            # The batch is cut when its turn has come: who arrives while another model runs is in it.
+            async with self._device.turn:
+                if batch := self._next():
+                    await self._serve(batch)
+                else:
+                    self._wake.clear()
 
     def _next(self) -> _Batch[Item, Result]:
         interactive, bulk = self._lanes[Priority.INTERACTIVE], self._lanes[Priority.BULK]
@@ -234,11 +260,12 @@ class Batcher(Generic[Item, Result]):
     async def _serve(self, batch: _Batch[Item, Result]) -> None:
         for place in batch:
             place.call.begin(place.entry.tokens)
-        items = [place.entry.item for place in batch]
+        items = list(dict.fromkeys(place.entry.item for place in batch))
         try:
-            results = await asyncio.get_running_loop().run_in_executor(self._thread, self._run, items)
-            for place, result in zip(batch, results, strict=True):
-                place.call.finish(place.position, result)
+            results = await asyncio.get_running_loop().run_in_executor(self._device.thread, self._run, items)
+            by_item = dict(zip(items, results, strict=True))
+            for place in batch:
+                place.call.finish(place.position, by_item[place.entry.item])
         except Exception as error:
             # The worker serves all callers and outlives whatever one batch does; its callers get the error.
             logger.exception("a batch of %d items failed", len(batch))
@@ -251,11 +278,12 @@ def _draining() -> Unavailable:
 
 
 @asynccontextmanager
-async def open_batcher(run: Run[Item, Result], limits: BatchLimits, name: str) -> AsyncIterator[Batcher[Item, Result]]:
-    """A batcher over a model, whose `run` gives each item of a batch its result, in a thread of this name."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix=name) as thread:
-        batcher = Batcher(run, limits, thread)
-        try:
-            yield batcher
-        finally:
-            await batcher.close()
+async def open_batcher(
+    run: Run[Item, Result], limits: BatchLimits, device: Device
+) -> AsyncIterator[Batcher[Item, Result]]:
+    """A batcher over a model, whose `run` gives each item of a batch its result, in the device's thread."""
+    batcher = Batcher(run, limits, device)
+    try:
+        yield batcher
+    finally:
+        await batcher.close()

@@ -1,15 +1,14 @@
 """From a query and texts to the texts' order by relevance, as a cross-encoder sees it."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from embedder_svc.batching import Batcher, BatcherLoad, BatchLimits, Entry, Priority, open_batcher
+from embedder_svc.batching import Batcher, BatcherLoad, BatchLimits, Device, Entry, Priority, open_batcher
 from embedder_svc.encoding import Card, Reranker
-from embedder_svc.timing import Stage, stages
+from meshkit.timing import Stage, Stopwatch
 
 _Pair = tuple[str, str]
 
@@ -58,25 +57,29 @@ class Ranker:
 
         Raises ResourceExhausted where the queue is full, and what the reranker raised.
         """
-        arrived_s = time.monotonic()
+        watch = Stopwatch()
         self._batcher.refuse_if_full()
-        loop = asyncio.get_running_loop()
-        lengths = await loop.run_in_executor(self._tokenizing, self._reranker.lengths, query, texts)
-        tokenized_s = time.monotonic()
+        with watch.stage("tokenize"):
+            loop = asyncio.get_running_loop()
+            lengths = await loop.run_in_executor(self._tokenizing, self._reranker.lengths, query, texts)
         entries = [Entry((query, text), max(length.tokens, 1)) for text, length in zip(texts, lengths, strict=True)]
         done = await self._batcher.submit(entries, Priority.INTERACTIVE)
+        watch.add("queue", done.submitted_s, done.started_s)
+        watch.add("encode", done.started_s, done.ended_s)
         ranked = [Ranked(position, score) for position, score in enumerate(done.results)]
         ranked.sort(key=lambda text: -text.score)
-        return Ranking(ranked[: top_n or None], stages(arrived_s, tokenized_s, done.started_s, done.ended_s))
+        return Ranking(ranked[: top_n or None], watch.stages)
 
 
 @asynccontextmanager
-async def open_ranker(reranker: Reranker, limits: BatchLimits, tokenize_threads: int) -> AsyncIterator[Ranker]:
+async def open_ranker(
+    reranker: Reranker, limits: BatchLimits, device: Device, tokenize_threads: int
+) -> AsyncIterator[Ranker]:
     """The reranker behind a queue of its own, with so many threads beside it that count tokens."""
 
     def run(pairs: Sequence[_Pair]) -> Sequence[float]:
         return [float(score) for score in reranker.score(pairs)]
 
     with ThreadPoolExecutor(tokenize_threads, thread_name_prefix="tokenize-pairs") as tokenizing:
-        async with open_batcher(run, limits, "score") as batcher:
+        async with open_batcher(run, limits, device) as batcher:
             yield Ranker(reranker, batcher, tokenizing)

@@ -1,11 +1,10 @@
 """EmbedderService: proto to domain and back."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
 
 from embedder_svc import packing
 from embedder_svc.batching import Priority
@@ -14,12 +13,14 @@ from embedder_svc.encoding import Card, EncoderCard, Task
 from embedder_svc.ordering import in_order
 from embedder_svc.packing import Width
 from embedder_svc.ranking import Ranker
-from embedder_svc.timing import Stage
 from meshkit.errors import not_found
-from ragmesh.common.v1 import usage_pb2, vector_pb2
+from meshkit.identity import current
+from meshkit.timing_wire import timings_message, timings_trailer
+from ragmesh.common.v1 import vector_pb2
 from ragmesh.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Model = TypeVar("Model", Embedder, Ranker)
 
 _TASKS = {
     embedder_pb2.TASK_TYPE_UNSPECIFIED: Task.DOCUMENT,
@@ -40,17 +41,23 @@ _DTYPES = {
 
 
 class EmbedderService(embedder_pb2_grpc.EmbedderServiceServicer):
-    """Answers for one encoder and, where configured, one cross-encoder; its app opens and closes them."""
+    """Answers for encoders and cross-encoders by name; its app opens and closes them.
 
-    def __init__(self, embedder: Embedder, ranker: Ranker | None, stream_depth: int) -> None:
-        self._embedder = embedder
-        self._ranker = ranker
+    The first of each kind is the one of requests that name none.
+    """
+
+    def __init__(self, embedders: Mapping[str, Embedder], rankers: Mapping[str, Ranker], stream_depth: int) -> None:
+        self._embedders = embedders
+        self._rankers = rankers
         self._stream_depth = stream_depth
 
     async def Embed(self, request: embedder_pb2.EmbedRequest, context: Context) -> embedder_pb2.EmbedResponse:
         """The vectors of the texts; queries go before bulk work."""
         interactive = _TASKS[request.task] is Task.QUERY
-        return await self._embed(request, Priority.INTERACTIVE if interactive else Priority.BULK)
+        embedder = _named(self._embedders, request.model, "encoder")
+        embedding = await _embed(embedder, request, Priority.INTERACTIVE if interactive else Priority.BULK)
+        context.set_trailing_metadata(timings_trailer(embedding.stages))
+        return _embed_response(embedding, request, embedder.card)
 
     async def EmbedStream(
         self, request_iterator: AsyncIterator[embedder_pb2.EmbedStreamRequest], context: Context
@@ -62,50 +69,57 @@ class EmbedderService(embedder_pb2_grpc.EmbedderServiceServicer):
 
     async def Rerank(self, request: embedder_pb2.RerankRequest, context: Context) -> embedder_pb2.RerankResponse:
         """The texts, best first."""
-        ranker = self._reranker(request.model)
+        ranker = _named(self._rankers, request.model, "reranker")
         ranking = await ranker.rank(request.query, list(request.texts), request.top_n)
         ranked = [embedder_pb2.RankedText(index=text.position, score=text.score) for text in ranking.ranked]
-        timings = _timings(ranking.stages)
+        timings = timings_message(ranking.stages)
+        context.set_trailing_metadata(timings_trailer(ranking.stages))
         return embedder_pb2.RerankResponse(ranked=ranked, model=ranker.card.versioned, timings=timings)
 
     async def Tokenize(self, request: embedder_pb2.TokenizeRequest, context: Context) -> embedder_pb2.TokenizeResponse:
         """Where the tokens end."""
-        embedder = self._encoder(request.model)
+        embedder = _named(self._embedders, request.model, "encoder")
         ends = await embedder.byte_ends(list(request.texts))
         return embedder_pb2.TokenizeResponse(texts=[embedder_pb2.TokenEnds(ends=of_text) for of_text in ends])
 
     async def GetInfo(self, request: embedder_pb2.GetInfoRequest, context: Context) -> embedder_pb2.GetInfoResponse:
-        """The models, the encoder first."""
-        infos = [_encoder_info(self._embedder.card, ready=self._embedder.alive)]
-        if self._ranker:
-            infos.append(_reranker_info(self._ranker.card, ready=self._ranker.alive))
+        """The models, the default encoder first."""
+        infos = [_encoder_info(model.card, ready=model.alive) for model in self._embedders.values()]
+        infos += [_reranker_info(model.card, ready=model.alive) for model in self._rankers.values()]
         found = [info for info in infos if request.model in ("", info.model)]
         if not found:
             raise not_found("model", request.model, "MODEL_NOT_FOUND")
         return embedder_pb2.GetInfoResponse(models=found)
 
     async def _embed_batch(self, request: embedder_pb2.EmbedStreamRequest) -> embedder_pb2.EmbedStreamResponse:
-        return embedder_pb2.EmbedStreamResponse(batch=await self._embed(request.batch, Priority.BULK))
-
-    async def _embed(self, request: embedder_pb2.EmbedRequest, priority: Priority) -> embedder_pb2.EmbedResponse:
-        embedder = self._encoder(request.model)
-        task = _TASKS[request.task]
-        embedding = await embedder.embed(list(request.texts), task, request.dimensions, priority=priority)
-        return _embed_response(embedding, _WIDTHS[request.dtype], embedder.card.versioned)
-
-    def _encoder(self, model: str) -> Embedder:
-        if model not in ("", self._embedder.card.name):
-            raise not_found("model", model, "MODEL_NOT_FOUND")
-        return self._embedder
-
-    def _reranker(self, model: str) -> Ranker:
-        if self._ranker is None or model not in ("", self._ranker.card.name):
-            raise not_found("model", model or "(the default reranker)", "MODEL_NOT_FOUND")
-        return self._ranker
+        embedder = _named(self._embedders, request.batch.model, "encoder")
+        embedding = await _embed(embedder, request.batch, Priority.BULK)
+        return embedder_pb2.EmbedStreamResponse(batch=_embed_response(embedding, request.batch, embedder.card))
 
 
-def _embed_response(embedding: Embedding, width: Width, model: str) -> embedder_pb2.EmbedResponse:
+def _named(models: Mapping[str, Model], name: str, kind: str) -> Model:
+    """The model of this name, or the first; raises MODEL_NOT_FOUND."""
+    found = models.get(name) if name else next(iter(models.values()), None)
+    if found is None:
+        raise not_found("model", name or f"(the default {kind})", "MODEL_NOT_FOUND")
+    return found
+
+
+async def _embed(embedder: Embedder, request: embedder_pb2.EmbedRequest, priority: Priority) -> Embedding:
+    return await embedder.embed(
+        list(request.texts),
+        _TASKS[request.task],
+        request.dimensions,
+        tenant=current().tenant,
+        priority=priority,
+    )
+
+
+def _embed_response(
+    embedding: Embedding, request: embedder_pb2.EmbedRequest, card: EncoderCard
+) -> embedder_pb2.EmbedResponse:
     count, dimension = embedding.vectors.shape
+    width = _WIDTHS[request.dtype]
     packed = vector_pb2.PackedVectors(
         data=packing.pack(embedding.vectors, width), dtype=_DTYPES[width], dimension=dimension, count=count
     )
@@ -113,24 +127,9 @@ def _embed_response(embedding: Embedding, width: Width, model: str) -> embedder_
         vectors=packed,
         token_counts=[length.tokens for length in embedding.lengths],
         truncated=[place for place, length in enumerate(embedding.lengths) if length.truncated],
-        model=model,
-        timings=_timings(embedding.stages),
+        model=card.versioned,
+        timings=timings_message(embedding.stages),
     )
-
-
-def _timings(stages: Sequence[Stage]) -> usage_pb2.Timings:
-    return usage_pb2.Timings(
-        timings=[
-            usage_pb2.Timing(stage=stage.name, start=_duration(stage.start_s), duration=_duration(stage.duration_s))
-            for stage in stages
-        ]
-    )
-
-
-def _duration(seconds: float) -> Duration:
-    duration = Duration()
-    duration.FromMicroseconds(round(seconds * 1e6))
-    return duration
 
 
 def _encoder_info(card: EncoderCard, *, ready: bool) -> embedder_pb2.EncoderInfo:

@@ -1,12 +1,52 @@
 """Every knob of the embedder."""
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from embedder_svc.weights import BUNDLED_MODEL
+from embedder_svc.weights import BUNDLED_MODEL, shown_name
 from meshkit.settings import ServerSettings
+
+_DAY_S = 24 * 60 * 60
+_MIB = 1024 * 1024
+
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+
+
+class ModelSettings(BaseModel):
+    """One model of several; what is unset is as for all of them, or as the model has it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(min_length=1, description="The bundled model, a folder, or a name on the Hugging Face hub.")
+    kind: Literal["encoder", "reranker"] = Field("encoder", description="Whether it makes vectors or scores pairs.")
+    name: str = Field("", description="Name that requests give it; empty for the folder's or the hub's.")
+    device: Device | None = Field(None, description="auto, cpu, cuda or cuda:N.")
+    dtype: Dtype | None = Field(None, description="What it computes in.")
+    max_tokens: PositiveInt | None = Field(None, description="Tokens at which texts are cut.")
+    query_prompt: str | None = Field(None, description="Text put before queries.")
+    document_prompt: str | None = Field(None, description="Text put before documents.")
+    matryoshka_dimensions: tuple[PositiveInt, ...] = Field((), description="Dimensions that vectors may be cut to.")
+
+    @property
+    def shown_name(self) -> str:
+        """The name that requests give it."""
+        return self.name or shown_name(self.model)
+
+
+_OF_ONE_MODEL = frozenset(
+    {
+        "model",
+        "model_name",
+        "reranker_model",
+        "reranker_model_name",
+        "query_prompt",
+        "document_prompt",
+        "matryoshka_dimensions",
+    }
+)
 
 
 class Settings(ServerSettings):
@@ -29,9 +69,14 @@ class Settings(ServerSettings):
         "", description="Name that requests give the cross-encoder; empty for the folder's or the hub's."
     )
     download: bool = Field(False, description="Whether to download models that are not on disk.")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
-        "float32", description="What the models compute in; auto for what their weights are stored in."
+    models: tuple[ModelSettings, ...] = Field(
+        (),
+        description="Several models (JSON), in place of the one or two that the settings above name. The first encoder "
+        "and the first reranker are those of requests that name none.",
+    )
+    device: Device = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    dtype: Dtype = Field(
+        "float32", description="What the models compute in; auto for that of their weights."
     )
     torch_threads: NonNegativeInt = Field(0, description="Threads of torch on the CPU; 0 for its own choice.")
     max_tokens: PositiveInt = Field(
@@ -57,6 +102,48 @@ class Settings(ServerSettings):
         16, description="Batches of queries that may go before bulk work that waits."
     )
     tokenize_threads: PositiveInt = Field(1, description="Threads beside each model that count tokens.")
+    redis_url: str = Field("", description="URL of the Redis that keeps vectors for the next call; empty for none.")
+    redis_max_connections: PositiveInt = Field(64, description="Connections to Redis.")
+    cache_ttl_s: PositiveInt = Field(7 * _DAY_S, description="Seconds for which a vector is kept.")
+    cache_timeout_s: PositiveFloat = Field(
+        0.02, description="Seconds that looking up 128 texts may take; what is not there by then is encoded."
+    )
+    cache_write_timeout_s: PositiveFloat = Field(
+        1.0, description="Seconds that a write to the cache may take, for which nobody waits."
+    )
+    cache_max_pending_bytes: PositiveInt = Field(
+        16 * _MIB, description="Bytes of vectors that wait to be written; more are not kept."
+    )
+    cache_max_failures: PositiveInt = Field(5, description="Failures of Redis in a row after which it is left alone.")
+    cache_open_s: PositiveFloat = Field(5.0, description="Seconds for which a failing Redis is left alone.")
     stream_depth: PositiveInt = Field(
         2, description="Messages of an EmbedStream that are read before the first of them is answered."
     )
+
+    @property
+    def served(self) -> tuple[ModelSettings, ...]:
+        """The models to serve, the default ones of each kind first."""
+        if self.models:
+            return self.models
+        encoder = ModelSettings(
+            model=self.model,
+            name=self.model_name,
+            query_prompt=self.query_prompt,
+            document_prompt=self.document_prompt,
+            matryoshka_dimensions=self.matryoshka_dimensions,
+        )
+        if not self.reranker_model:
+            return (encoder,)
+        reranker = ModelSettings(kind="reranker", model=self.reranker_model, name=self.reranker_model_name)
+        return encoder, reranker
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        """Models are given in one form, and each has a name of its own."""
+        simple = self.model_fields_set & _OF_ONE_MODEL
+        if self.models and simple:
+            raise ValueError(f"MODELS stands in place of {', '.join(sorted(simple)).upper()}")
+        names = [model.shown_name for model in self.served]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two models have one name: {', '.join(sorted(names))}")
+        return self

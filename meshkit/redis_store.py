@@ -15,15 +15,15 @@ from meshkit.errors import MeshError, Unavailable, map_exceptions
 
 
 @asynccontextmanager
-async def open_redis(url: str, timeout_s: float, max_connections: int) -> AsyncIterator[Redis]:
-    """A client that connects when it is first used, each operation within `timeout_s`."""
+async def open_redis(url: str, timeout_s: float, max_connections: int, *, decode: bool = True) -> AsyncIterator[Redis]:
+    """A client that connects when it is first used, each operation within `timeout_s`; values are str, or bytes."""
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=max_connections,
         timeout=timeout_s,
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
-        decode_responses=True,
+        decode_responses=decode,
         # One retry, at once: a connection that Redis closed while idle. More would hold callers up.
         retry=Retry(NoBackoff(), 1),
     )

@@ -8,8 +8,9 @@ import grpc
 from google.protobuf.json_format import ParseDict
 
 from embedder_svc.app import make_app
-from embedder_svc.batching import BatchLimits
+from embedder_svc.batching import BatchLimits, open_device
 from embedder_svc.embedding import Embedder, open_embedder
+from embedder_svc.embedding_cache import EmbeddingCache, Memory
 from embedder_svc.encoding import Encoder, Reranker
 from embedder_svc.ranking import open_ranker
 from embedder_svc.settings import Settings
@@ -23,22 +24,36 @@ ALICE = Identity("acme", "alice")
 
 @asynccontextmanager
 async def connected(
-    encoder: Encoder, reranker: Reranker | None = None, limits: BatchLimits = LIMITS
+    encoder: Encoder,
+    reranker: Reranker | None = None,
+    limits: BatchLimits = LIMITS,
+    cache: EmbeddingCache | None = None,
+    identity: Identity = ALICE,
 ) -> AsyncIterator[tuple[grpc.aio.Channel, Embedder]]:
-    """A channel whose calls act for ALICE, and the embedder behind it."""
+    """A channel whose calls act for `identity`, and the embedder behind it."""
     async with AsyncExitStack() as stack:
-        embedder = await stack.enter_async_context(open_embedder(encoder, limits, tokenize_threads=1))
-        ranker = await stack.enter_async_context(open_ranker(reranker, limits, 1)) if reranker else None
-        address = await stack.enter_async_context(serve(make_app(embedder, ranker, Settings(stream_depth=2))))
-        yield await stack.enter_async_context(connect(address, ALICE)), embedder
+        device = stack.enter_context(open_device("test"))
+        memory = Memory(cache, encoder.card, "") if cache else None
+        embedder = await stack.enter_async_context(open_embedder(encoder, limits, device, 1, memory))
+        rankers = {}
+        if reranker:
+            ranker = await stack.enter_async_context(open_ranker(reranker, limits, device, 1))
+            rankers[reranker.card.name] = ranker
+        app = make_app({encoder.card.name: embedder}, rankers, Settings(stream_depth=2))
+        address = await stack.enter_async_context(serve(app))
+        yield await stack.enter_async_context(connect(address, identity)), embedder
 
 
 @asynccontextmanager
 async def served(
-    encoder: Encoder, reranker: Reranker | None = None, limits: BatchLimits = LIMITS
+    encoder: Encoder,
+    reranker: Reranker | None = None,
+    limits: BatchLimits = LIMITS,
+    cache: EmbeddingCache | None = None,
+    identity: Identity = ALICE,
 ) -> AsyncIterator[tuple[embedder_pb2_grpc.EmbedderServiceStub, Embedder]]:
-    """A stub whose calls act for ALICE, and the embedder behind it."""
-    async with connected(encoder, reranker, limits) as (channel, embedder):
+    """A stub whose calls act for `identity`, and the embedder behind it."""
+    async with connected(encoder, reranker, limits, cache, identity) as (channel, embedder):
         yield embedder_pb2_grpc.EmbedderServiceStub(channel), embedder
 
 

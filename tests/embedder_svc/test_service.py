@@ -214,7 +214,7 @@ async def test_a_full_queue_refuses_with_retry_info() -> None:
     """The refused caller learns when to come back; the others are answered."""
     encoder = WordEncoder()
     encoder.gate.clear()
-    full = embed(["w " * 20] * 49)
+    full = embed([f"{place} " + "w " * 19 for place in range(49)])
     async with served(encoder) as (stub, embedder):
         running = stub.Embed(embed(["running"]))
         await until(lambda: encoder.encoded == ["running"])

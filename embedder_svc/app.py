@@ -8,12 +8,11 @@ from prometheus_client.registry import Collector
 
 from embedder_svc.batching import BatchLimits, Device, open_device
 from embedder_svc.embedding import Embedder, open_embedder
-from embedder_svc.embedding_cache import EmbeddingCache, Memory
+from embedder_svc.embedding_cache import CacheLimits, EmbeddingCache, Memory
 from embedder_svc.encoding import Card, LoadOptions, ModelOptions, Task
 from embedder_svc.loading import load_encoder, load_reranker
 from embedder_svc.metrics import CacheCollector
 from embedder_svc.ranking import Ranker, open_ranker
-from embedder_svc.redis_embedding_cache import CacheLimits, open_redis_embedding_cache
 from embedder_svc.service import EmbedderService
 from embedder_svc.settings import ModelSettings, Settings
 from meshkit.server import App, Registration
@@ -31,10 +30,7 @@ _GPU_BATCH_TOKENS = 65536
 async def open_app(settings: Settings) -> AsyncIterator[App]:
     """The embedder with its models loaded and warm; raises LoadError where one cannot be. Redis may be away."""
     async with AsyncExitStack() as stack:
-        cache = None
-        if settings.redis_url:
-            opening = open_redis_embedding_cache(settings.redis_url, _cache_limits(settings))
-            cache = await stack.enter_async_context(opening)
+        cache = await stack.enter_async_context(_open_cache(settings)) if settings.redis_url else None
         opener = _Opener(settings, stack, cache)
         embedders: dict[str, Embedder] = {}
         rankers: dict[str, Ranker] = {}
@@ -66,6 +62,24 @@ def make_app(
     servicer = EmbedderService(embedders, rankers, settings.stream_depth)
     registration = Registration(SERVICE, embedder_pb2_grpc.add_EmbedderServiceServicer_to_server, servicer)
     return App([registration], probes={SERVICE: alive}, load=load, collectors=collectors)
+
+
+@asynccontextmanager
+async def _open_cache(settings: Settings) -> AsyncIterator[EmbeddingCache]:
+    # Importing redis takes as long as loading a small model: only here, where there is a cache.
+    from embedder_svc.redis_embedding_cache import open_redis_embedding_cache
+
+    limits = CacheLimits(
+        ttl_s=settings.cache_ttl_s,
+        read_timeout_s=settings.cache_timeout_s,
+        write_timeout_s=settings.cache_write_timeout_s,
+        max_pending_bytes=settings.cache_max_pending_bytes,
+        max_failures=settings.cache_max_failures,
+        open_s=settings.cache_open_s,
+        max_connections=settings.redis_max_connections,
+    )
+    async with open_redis_embedding_cache(settings.redis_url, limits) as cache:
+        yield cache
 
 
 class _Opener:
@@ -107,18 +121,6 @@ def _limits(settings: Settings, card: Card) -> BatchLimits:
         window_batches=settings.window_batches,
         max_interactive_run=settings.max_interactive_run,
         retry_after_s=settings.queue_retry_after_s,
-    )
-
-
-def _cache_limits(settings: Settings) -> CacheLimits:
-    return CacheLimits(
-        ttl_s=settings.cache_ttl_s,
-        read_timeout_s=settings.cache_timeout_s,
-        write_timeout_s=settings.cache_write_timeout_s,
-        max_pending_bytes=settings.cache_max_pending_bytes,
-        max_failures=settings.cache_max_failures,
-        open_s=settings.cache_open_s,
-        max_connections=settings.redis_max_connections,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from embedder_svc.breaker import BreakerState
 from embedder_svc.encoding import EncoderCard, Length, Task, Vectors
 
 # A new form of key or value takes a new number; what has the old one is never read and runs out.
@@ -26,6 +27,24 @@ class Encoded:
     length: Length
 
 
+@dataclass(frozen=True, slots=True)
+class CacheLimits:
+    """The bounds of a cache.
+
+    A look-up of a few texts takes `read_timeout_s` at most, a write, for which nobody waits, `write_timeout_s`.
+    Beyond `max_pending_bytes` of values that wait to be written, more are dropped. After `max_failures` in a row
+    the store is left alone for `open_s`.
+    """
+
+    ttl_s: int
+    read_timeout_s: float
+    write_timeout_s: float
+    max_pending_bytes: int
+    max_failures: int
+    open_s: float
+    max_connections: int
+
+
 @dataclass(slots=True)
 class CacheCounts:
     """What a cache has done: texts found and not found, requests that failed, vectors not written."""
@@ -38,6 +57,14 @@ class CacheCounts:
 
 class EmbeddingCache(Protocol):
     """A store of bytes that costs its callers nothing but hits where it is slow or away."""
+
+    @property
+    def counts(self) -> CacheCounts:
+        """What it has done so far."""
+
+    @property
+    def state(self) -> BreakerState:
+        """Whether the store is asked."""
 
     async def get(self, keys: Sequence[str]) -> Sequence[bytes | None]:
         """What each key holds, in order; None for what is not there, or does not come in time. Never raises."""

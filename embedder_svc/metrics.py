@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from embedder_svc.redis_embedding_cache import RedisEmbeddingCache
+from embedder_svc.embedding_cache import EmbeddingCache
 
 _PREFIX = "ragmesh_embedder_cache_"
 
@@ -13,7 +13,7 @@ _PREFIX = "ragmesh_embedder_cache_"
 class CacheCollector(Collector):
     """Reads a cache's own counts when it is asked, so that counting costs a text nothing."""
 
-    def __init__(self, cache: RedisEmbeddingCache) -> None:
+    def __init__(self, cache: EmbeddingCache) -> None:
         self._cache = cache
 
     def collect(self) -> Iterator[Metric]:

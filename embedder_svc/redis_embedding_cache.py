@@ -4,14 +4,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from embedder_svc.breaker import Breaker, BreakerState
-from embedder_svc.embedding_cache import CacheCounts
+from embedder_svc.embedding_cache import CacheCounts, CacheLimits
 from meshkit.redis_store import open_redis
 
 logger = logging.getLogger(__name__)
@@ -20,24 +19,6 @@ logger = logging.getLogger(__name__)
 _KEYS_PER_LIMIT = 128
 # Entries of one write: few enough not to hold up the event loop, which packs them.
 _WRITE_ENTRIES = 64
-
-
-@dataclass(frozen=True, slots=True)
-class CacheLimits:
-    """The bounds of a cache.
-
-    A look-up of a few texts takes `read_timeout_s` at most, a write, for which nobody waits, `write_timeout_s`.
-    Beyond `max_pending_bytes` of values that wait to be written, more are dropped. After `max_failures` in a row
-    Redis is left alone for `open_s`.
-    """
-
-    ttl_s: int
-    read_timeout_s: float
-    write_timeout_s: float
-    max_pending_bytes: int
-    max_failures: int
-    open_s: float
-    max_connections: int
 
 
 class RedisEmbeddingCache:

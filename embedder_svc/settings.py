@@ -75,9 +75,7 @@ class Settings(ServerSettings):
         "and the first reranker are those of requests that name none.",
     )
     device: Device = Field("auto", description="auto, cpu, cuda or cuda:N.")
-    dtype: Dtype = Field(
-        "float32", description="What the models compute in; auto for that of their weights."
-    )
+    dtype: Dtype = Field("float32", description="What the models compute in; auto for that of their weights.")
     torch_threads: NonNegativeInt = Field(0, description="Threads of torch on the CPU; 0 for its own choice.")
     max_tokens: PositiveInt = Field(
         8192, description="Tokens at which texts are cut, where the model itself reads as many."
@@ -104,7 +102,7 @@ class Settings(ServerSettings):
     tokenize_threads: PositiveInt = Field(1, description="Threads beside each model that count tokens.")
     redis_url: str = Field("", description="URL of the Redis that keeps vectors for the next call; empty for none.")
     redis_max_connections: PositiveInt = Field(64, description="Connections to Redis.")
-    cache_ttl_s: PositiveInt = Field(7 * _DAY_S, description="Seconds for which a vector is kept.")
+    cache_ttl_s: PositiveInt = Field(_DAY_S, description="Seconds for which a vector is kept.")
     cache_timeout_s: PositiveFloat = Field(
         0.02, description="Seconds that looking up 128 texts may take; what is not there by then is encoded."
     )

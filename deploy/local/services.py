@@ -46,7 +46,7 @@ def program(name: str, settings: LocalSettings, ports: Ports, data: Path) -> Pro
 def _defaults(name: str, settings: LocalSettings, ports: Ports, data: Path) -> dict[str, str]:
     redis_url = f"redis://{HOST}:{ports.redis}/0"
     return {
-        "embedder": {},
+        "embedder": {"REDIS_URL": redis_url},
         "generator": {"MODEL": settings.generator_model, "ENCODER_TARGET": address("embedder", ports)},
         "retriever": {"MILVUS_URI": str(data / "milvus.db")},
         "ingest": {"REDIS_URL": redis_url, "OBJECT_STORE_URL": (data / "objects").as_uri()},

@@ -14,10 +14,10 @@ import redis
 from prometheus_client import CollectorRegistry, generate_latest
 
 from embedder_svc.breaker import BreakerState
-from embedder_svc.embedding_cache import Encoded, cache_keys, pack, unpack
+from embedder_svc.embedding_cache import CacheLimits, Encoded, cache_keys, pack, unpack
 from embedder_svc.encoding import EncoderCard, Length, Task
 from embedder_svc.metrics import CacheCollector
-from embedder_svc.redis_embedding_cache import CacheLimits, open_redis_embedding_cache
+from embedder_svc.redis_embedding_cache import open_redis_embedding_cache
 from meshkit.errors import ResourceExhausted
 from meshkit.identity import Identity
 from meshkit.timing_wire import TIMINGS_KEY

@@ -2,42 +2,41 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from milvus_lite.server_manager import server_manager_instance
-from pymilvus import AsyncMilvusClient, CollectionSchema, DataType, Function, FunctionType, MilvusClient
+from pymilvus import AsyncMilvusClient, CollectionSchema, MilvusException
 
 from meshkit import deadline
 from meshkit.errors import MeshError, Unavailable, map_exceptions
 from retriever_svc import milvus_rows
 from retriever_svc.filtering import Condition
-from retriever_svc.index import MAX_BYTES, Chunk, IndexSpec, Language, Place, Scope, Scored, State, Vectors
+from retriever_svc.index import Chunk, IndexSpec, Place, Scope, Scored, State, Vectors
 from retriever_svc.locking import ReadersWriterLock
 from retriever_svc.milvus_filter import within
-from retriever_svc.milvus_rows import MAX_KEY_BYTES, Row
+from retriever_svc.milvus_rows import Row
+from retriever_svc.milvus_tables import (
+    CHUNK_INDEXES,
+    REGISTRY_INDEXES,
+    Indexes,
+    chunks_schema,
+    make_table,
+    registry_schema,
+)
 
 logger = logging.getLogger(__name__)
 
 _REGISTRY = "ragmesh_indexes"
 _OURS = "ragmesh_"
+# Milvus's own number for the error.
+_NOT_LOADED = 101
 # Rows that one request names or returns, as many as Milvus takes: no document has more, so that what is left of its
 # earlier content goes in one request, whole or not at all.
 _PAGE_ROWS = 16_384
-
-_Indexes = Mapping[str, tuple[str, str]]
-_REGISTRY_INDEXES: _Indexes = {"unused": ("AUTOINDEX", "COSINE")}
-_CHUNK_INDEXES: _Indexes = {
-    "dense": ("AUTOINDEX", "COSINE"),
-    "sparse": ("SPARSE_INVERTED_INDEX", "BM25"),
-    "tenant": ("INVERTED", ""),
-    "collection": ("INVERTED", ""),
-    "document": ("INVERTED", ""),
-    "ordinal": ("INVERTED", ""),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ class MilvusIndex:
 
     async def save(self, scope: Scope, state: State) -> None:
         """Write the state to the registry, after the table for its chunks is made."""
-        await self._make(milvus_rows.chunks_table(state.spec), _chunks_schema(state.spec), _CHUNK_INDEXES)
+        await self._make(milvus_rows.chunks_table(state.spec), chunks_schema(state.spec), CHUNK_INDEXES)
         await self._upsert(_REGISTRY, [milvus_rows.write_state(scope, state)])
 
     async def forget(self, scope: Scope) -> None:
@@ -151,7 +150,7 @@ class MilvusIndex:
 
     async def load_tables(self) -> None:
         """Make the registry if there is none, and load all tables: Milvus Lite forgets which were."""
-        await self._make(_REGISTRY, _registry_schema(), _REGISTRY_INDEXES)
+        await self._make(_REGISTRY, registry_schema(), REGISTRY_INDEXES)
         for table in await self._read(self._client.list_collections):
             if table.startswith(_OURS):
                 await self._write(self._client.load_collection, table)
@@ -160,7 +159,7 @@ class MilvusIndex:
     async def _search(
         self, spec: IndexSpec, field: str, query: Vectors | str, limit: int, expression: str
     ) -> list[Row]:
-        (hits,) = await self._read(
+        (hits,) = await self._ask(
             self._client.search,
             milvus_rows.chunks_table(spec),
             data=[query],
@@ -177,12 +176,12 @@ class MilvusIndex:
         return await self._get(milvus_rows.chunks_table(spec), keys, fields) if keys else []
 
     async def _get(self, table: str, keys: list[str], fields: list[str]) -> list[Row]:
-        got = await self._read(self._client.get, table, ids=keys, output_fields=["key", *fields], **self._consistently)
+        got = await self._ask(self._client.get, table, ids=keys, output_fields=["key", *fields], **self._consistently)
         return list(got)
 
     async def _query(self, table: str, expression: str, field: str, **limit: int) -> list[Row]:
         query = {"filter": expression, "output_fields": [field], **limit, **self._consistently}
-        return list(await self._read(self._client.query, table, **query))
+        return list(await self._ask(self._client.query, table, **query))
 
     async def _upsert(self, table: str, rows: Sequence[Row]) -> None:
         await self._write(self._client.upsert, table, list(rows))
@@ -192,17 +191,25 @@ class MilvusIndex:
         await self._write(self._client.delete, table, ids=keys)
         self._unflushed.add(table)
 
-    async def _make(self, table: str, schema: CollectionSchema, indexes: _Indexes) -> None:
+    async def _make(self, table: str, schema: CollectionSchema, indexes: Indexes) -> None:
         if table in self._tables:
             return
         if not await self._read(self._client.has_collection, table):
             address, token = self._address, self._options.token
-            await self._write(asyncio.to_thread, _make_table, address, token, table, schema, indexes)
+            await self._write(asyncio.to_thread, make_table, address, token, table, schema, indexes)
         self._tables.add(table)
 
     @property
     def _consistently(self) -> dict[str, str]:
         return {"consistency_level": self._options.consistency}
+
+    async def _ask(self, call: Any, table: str, **kwargs: Any) -> Any:
+        """Read the table, loading it where it is not: Milvus Lite forgets which were when its server starts again."""
+        try:
+            return await self._read(call, table, **kwargs)
+        except _NotLoadedError:
+            await self._read(self._client.load_collection, table)
+            return await self._read(call, table, **kwargs)
 
     async def _read(self, call: Any, *args: Any, **kwargs: Any) -> Any:
         timeout = deadline.capped(self._options.read_timeout_s, self._options.read_timeout_s).remaining_s()
@@ -286,60 +293,12 @@ def _driver_errors() -> Iterator[None]:
         yield
 
 
+class _NotLoadedError(Unavailable):
+    """The table is there, but not loaded."""
+
+
 def _unavailable(error: Exception) -> MeshError:
+    if isinstance(error, MilvusException) and error.code == _NOT_LOADED:
+        return _NotLoadedError("INDEX_UNAVAILABLE", "the index is being loaded")
     logger.warning("Milvus: %s: %s", type(error).__name__, error)
     return Unavailable("INDEX_UNAVAILABLE", "the index does not answer")
-
-
-def _make_table(
-    address: str, token: str, table: str, schema: CollectionSchema, indexes: _Indexes, timeout: float
-) -> None:
-    """Make and load a table. The asynchronous client cannot: it asks Milvus Lite for what that does not have."""
-    client = MilvusClient(address, token=token, timeout=timeout)
-    try:
-        client.create_collection(table, schema=schema, timeout=timeout)
-        for field, (kind, metric) in indexes.items():
-            params = client.prepare_index_params()
-            params.add_index(field, index_type=kind, **({"metric_type": metric} if metric else {}))
-            client.create_index(table, params, sync=False, timeout=timeout)
-        client.load_collection(table, timeout=timeout)
-    finally:
-        client.close()
-
-
-def _registry_schema() -> CollectionSchema:
-    schema = MilvusClient.create_schema(auto_id=False)
-    schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=MAX_KEY_BYTES)
-    schema.add_field("spec", DataType.JSON)
-    schema.add_field("version", DataType.INT64)
-    schema.add_field("gaps", DataType.BOOL)
-    # Milvus has no table without vectors.
-    schema.add_field("unused", DataType.FLOAT_VECTOR, dim=2)
-    return schema
-
-
-def _chunks_schema(spec: IndexSpec) -> CollectionSchema:
-    schema = MilvusClient.create_schema(auto_id=False)
-    schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=MAX_KEY_BYTES)
-    schema.add_field("tenant", DataType.VARCHAR, max_length=64, is_partition_key=True)
-    schema.add_field("collection", DataType.VARCHAR, max_length=64)
-    schema.add_field("document", DataType.VARCHAR, max_length=128)
-    schema.add_field("ordinal", DataType.INT64)
-    schema.add_field("page", DataType.INT64)
-    for name in ("title", "uri", "content_hash"):
-        schema.add_field(name, DataType.VARCHAR, max_length=MAX_BYTES[name])
-    analyzed = milvus_rows.words_field(spec)
-    # Milvus Lite leaves out the stemmer; its tokenizer for Chinese needs a package no longer kept, so that comes cut.
-    stemmer = [{"type": "stemmer", "language": "english"}] if spec.language is Language.ENGLISH else []
-    params = {"tokenizer": "standard", "filter": ["lowercase", *stemmer]}
-    analyzer = {"enable_analyzer": True, "analyzer_params": params}
-    for name in sorted({"text", analyzed}):
-        options = analyzer if name == analyzed else {}
-        schema.add_field(name, DataType.VARCHAR, max_length=MAX_BYTES["text"], **options)
-    schema.add_field("metadata", DataType.JSON)
-    schema.add_field("details", DataType.JSON)
-    schema.add_field("dense", DataType.FLOAT_VECTOR, dim=spec.dimension)
-    schema.add_field("sparse", DataType.SPARSE_FLOAT_VECTOR)
-    source = [milvus_rows.words_field(spec)]
-    schema.add_function(Function("bm25", FunctionType.BM25, input_field_names=source, output_field_names=["sparse"]))
-    return schema

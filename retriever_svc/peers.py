@@ -16,7 +16,7 @@ from ragmesh.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from retriever_svc.hedging import Hedging, in_turn
 from retriever_svc.index import encoder_mismatch
 from retriever_svc.packing import Width, unpack
-from retriever_svc.search import Encoded
+from retriever_svc.search import Encoded, too_slow
 
 
 class Replica:
@@ -88,6 +88,8 @@ class EmbedderPeer:
             response = await self._hedging.call(attempts)
         except NotFound:
             raise encoder_mismatch(encoder, "none that the embedder serves") from None
+        except DeadlineExceeded:
+            raise too_slow() from None
         packed = response.vectors
         return Encoded(unpack(packed.data, Width.FLOAT32, packed.dimension, packed.count), response.model)
 
@@ -96,7 +98,10 @@ class EmbedderPeer:
         request = embedder_pb2.RerankRequest(query=query, texts=texts)
         # Not hedged: it is much work, which a second replica would do for nothing.
         attempts = [partial(replica.rerank, request, self._rerank_timeout_s) for replica in self._best_first()]
-        response = await in_turn(attempts)
+        try:
+            response = await in_turn(attempts)
+        except DeadlineExceeded:
+            raise too_slow() from None
         scores = np.full(len(texts), np.nan)
         for ranked in response.ranked:
             scores[ranked.index] = ranked.score

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from meshkit.errors import Unavailable
 from meshkit.timing import Stage
 from retriever_svc.fusion import Fused, Fusion
 from retriever_svc.index import Chunk, Place, Vectors
@@ -89,3 +90,9 @@ class Embedder(Protocol):
     async def rerank(self, query: str, texts: Sequence[str]) -> list[float]:
         """The texts' scores for the query, in the order of the texts; NotFound where no reranker is configured."""
         ...
+
+
+def too_slow() -> Unavailable:
+    """The error for an embedder that takes longer than a search waits for it."""
+    message = "the embedder does not answer in time"
+    return Unavailable("PEER_UNAVAILABLE", message, metadata={"peer": "embedder"})

@@ -42,7 +42,7 @@ from retriever_svc.index import (
     stored,
 )
 from retriever_svc.reading import Readers
-from retriever_svc.search import Degradation, Embedder, Find, Hit, Mode, Result, Search
+from retriever_svc.search import Degradation, Embedder, Find, Hit, Mode, Result, Search, too_slow
 from retriever_svc.together import together
 
 logger = logging.getLogger(__name__)
@@ -275,7 +275,7 @@ class _Run:
         except TimeoutError:
             if not timer.expired():
                 raise
-            self._degraded(stage, DeadlineExceeded("DEADLINE_EXCEEDED", "the embedder takes too long"))
+            self._degraded(stage, too_slow())
         return None
 
     def _degraded(self, stage: str, error: MeshError) -> None:

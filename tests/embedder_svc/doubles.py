@@ -24,8 +24,8 @@ LIMITS = BatchLimits(
 class WordEncoder:
     """A token is a word, a vector the histogram of the words' letters; encodes only while `gate` is set."""
 
-    def __init__(self, matryoshka_dimensions: tuple[int, ...] = ()) -> None:
-        self.card = EncoderCard("words", "r1", MAX_TOKENS, "torch-cpu", DIMENSION, matryoshka_dimensions)
+    def __init__(self, matryoshka_dimensions: tuple[int, ...] = (), name: str = "words") -> None:
+        self.card = EncoderCard(name, "r1", MAX_TOKENS, "torch-cpu", DIMENSION, matryoshka_dimensions)
         self.gate = threading.Event()
         self.gate.set()
         self.batches: list[tuple[Task, list[str]]] = []

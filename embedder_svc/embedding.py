@@ -1,10 +1,9 @@
 """From texts to vectors: look them up, count tokens, wait for a batch, cut to the dimensions asked for."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from embedder_svc.embedding_cache import Encoded, Memory
 from embedder_svc.encoding import Encoder, EncoderCard, Length, Task, Vectors
 from embedder_svc.offsets import byte_ends
 from embedder_svc.packing import cut
+from embedder_svc.tokenizing import Tokenizing, open_tokenizing
 from meshkit.errors import invalid
 from meshkit.timing import Stage, Stopwatch
 
@@ -39,7 +39,7 @@ class Embedder:
         self,
         encoder: Encoder,
         batcher: Batcher[_Text, Vectors],
-        tokenizing: ThreadPoolExecutor,
+        tokenizing: Tokenizing,
         memory: Memory | None = None,
     ) -> None:
         self._encoder = encoder
@@ -91,8 +91,7 @@ class Embedder:
 
     async def byte_ends(self, texts: Sequence[str]) -> list[list[int]]:
         """For each text the byte after each token's last one: the text whole, no special tokens."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._tokenizing, self._byte_ends, texts)
+        return await self._tokenizing.run(partial(self._byte_ends, texts), sum(map(len, texts)))
 
     async def _remembered(self, texts: Sequence[str], task: Task, tenant: str, watch: Stopwatch) -> dict[str, Encoded]:
         if self._memory is None:
@@ -105,8 +104,8 @@ class Embedder:
     ) -> dict[str, Encoded]:
         self._batcher.refuse_if_full()
         with watch.stage("tokenize"):
-            loop = asyncio.get_running_loop()
-            lengths = await loop.run_in_executor(self._tokenizing, self._encoder.lengths, texts, task)
+            count = partial(self._encoder.lengths, texts, task)
+            lengths = await self._tokenizing.run(count, sum(map(len, texts)))
         entries = [
             Entry(_Text(text, task), max(length.tokens, 1), task.value)
             for text, length in zip(texts, lengths, strict=True)
@@ -138,6 +137,6 @@ async def open_embedder(
     def run(items: Sequence[_Text]) -> Sequence[Vectors]:
         return list(encoder.encode([item.text for item in items], items[0].task))
 
-    with ThreadPoolExecutor(tokenize_threads, thread_name_prefix="tokenize") as tokenizing:
+    with open_tokenizing(tokenize_threads) as tokenizing:
         async with open_batcher(run, limits, device) as batcher:
             yield Embedder(encoder, batcher, tokenizing, memory)

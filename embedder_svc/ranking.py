@@ -1,13 +1,13 @@
 """From a query and texts to the texts' order by relevance, as a cross-encoder sees it."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from embedder_svc.batching import Batcher, BatcherLoad, BatchLimits, Device, Entry, Priority, open_batcher
 from embedder_svc.encoding import Card, Reranker
+from embedder_svc.tokenizing import Tokenizing, open_tokenizing
 from meshkit.timing import Stage, Stopwatch
 
 _Pair = tuple[str, str]
@@ -32,7 +32,7 @@ class Ranking:
 class Ranker:
     """A reranker that many callers share; `open_ranker` makes and closes it."""
 
-    def __init__(self, reranker: Reranker, batcher: Batcher[_Pair, float], tokenizing: ThreadPoolExecutor) -> None:
+    def __init__(self, reranker: Reranker, batcher: Batcher[_Pair, float], tokenizing: Tokenizing) -> None:
         self._reranker = reranker
         self._batcher = batcher
         self._tokenizing = tokenizing
@@ -60,8 +60,9 @@ class Ranker:
         watch = Stopwatch()
         self._batcher.refuse_if_full()
         with watch.stage("tokenize"):
-            loop = asyncio.get_running_loop()
-            lengths = await loop.run_in_executor(self._tokenizing, self._reranker.lengths, query, texts)
+            # A pair is counted whole, so the query as often as there are texts.
+            chars = sum(map(len, texts)) + len(query) * len(texts)
+            lengths = await self._tokenizing.run(partial(self._reranker.lengths, query, texts), chars)
         entries = [Entry((query, text), max(length.tokens, 1)) for text, length in zip(texts, lengths, strict=True)]
         done = await self._batcher.submit(entries, Priority.INTERACTIVE)
         watch.add("queue", done.submitted_s, done.started_s)
@@ -80,6 +81,6 @@ async def open_ranker(
     def run(pairs: Sequence[_Pair]) -> Sequence[float]:
         return [float(score) for score in reranker.score(pairs)]
 
-    with ThreadPoolExecutor(tokenize_threads, thread_name_prefix="tokenize-pairs") as tokenizing:
+    with open_tokenizing(tokenize_threads) as tokenizing:
         async with open_batcher(run, limits, device) as batcher:
             yield Ranker(reranker, batcher, tokenizing)

@@ -25,6 +25,7 @@ from ingest_svc.redis_jobs import JOB_WORK, RedisJobs
 from ingest_svc.redis_locks import RedisLocks
 from ingest_svc.redis_progress import RedisProgress, open_redis_progress
 from ingest_svc.redis_queue import RedisQueue
+from ingest_svc.reindexing import Reindexing, ReindexLimits
 from ingest_svc.service import ChunkingService, CollectionService, DocumentService, JobService
 from ingest_svc.settings import Settings
 from ingest_svc.uploading import Uploading
@@ -139,7 +140,18 @@ async def _open_workers(settings: Settings, stores: _Stores, core: _Core, stack:
         stores.catalog, stores.jobs, core.pipeline, core.index, stores.locks, stores.bus, patience, pace
     )
     limits = JobLimits(settings.max_job_documents_under_way, _PART_BYTES, settings.job_poll_s)
-    running = JobRunning(stores.catalog, stores.jobs, core.intake, stores.objects, core.sources, stores.bus, limits)
+    reindexing = Reindexing(
+        stores.catalog,
+        stores.jobs,
+        core.pipeline,
+        core.index,
+        stores.locks,
+        stores.bus,
+        ReindexLimits(settings.attempt_timeout_s, settings.lock_wait_s),
+    )
+    running = JobRunning(
+        stores.catalog, stores.jobs, core.intake, stores.objects, core.sources, reindexing, stores.bus, limits
+    )
     await stack.enter_async_context(open_workers(stores.documents, ingesting, settings.document_workers, pace))
     await stack.enter_async_context(open_workers(stores.queued_jobs, running, settings.job_workers, pace))
 
@@ -157,7 +169,15 @@ def _registrations(settings: Settings, stores: _Stores, core: _Core) -> Sequence
     following = Following(stores.catalog, stores.bus, settings.watch_poll_s)
     permits = Permits(settings.max_uploads, settings.overload_retry_after_s)
     uploading = Uploading(core.intake, stores.objects, following, permits, settings.progress_bytes)
-    desk = JobDesk(stores.catalog, stores.jobs, core.sources, core.strategies, stores.bus, settings.watch_poll_s)
+    desk = JobDesk(
+        stores.catalog,
+        stores.jobs,
+        core.sources,
+        core.encoder,
+        core.strategies,
+        stores.bus,
+        settings.watch_poll_s,
+    )
     return [
         _registration(
             collections_pb2.DESCRIPTOR,

@@ -39,8 +39,19 @@ class FilterableField(Record):
     type: Literal["STRING", "NUMBER", "BOOL", "STRING_LIST"]
 
 
+class Rebuild(Record):
+    """An index that a job builds beside a collection's own: by which encoder, and in which language."""
+
+    job: str
+    encoder: EncoderCard
+    language: str
+
+
 class Collection(Record):
-    """A knowledge base of one tenant; `fusion` is passed on to the index as it was given."""
+    """A knowledge base of one tenant; `fusion` is passed on to the index as it was given.
+
+    While it has a `rebuild`, its documents are written to that index too, and deleted from it first.
+    """
 
     id: str
     display_name: str = ""
@@ -50,6 +61,7 @@ class Collection(Record):
     language: str = ""
     fusion: dict[str, Any] | None = None
     filterable_fields: tuple[FilterableField, ...] = ()
+    rebuild: Rebuild | None = None
     create_time: datetime
     update_time: datetime
     revision: int = 1
@@ -61,6 +73,18 @@ class Collection(Record):
     @property
     def etag(self) -> str:
         return str(self.revision)
+
+    @property
+    def beside(self) -> "Collection | None":
+        """The collection as the index being built has it, under a name that no caller can give one."""
+        if self.rebuild is None:
+            return None
+        values = {"encoder": self.rebuild.encoder, "language": self.rebuild.language, "rebuild": None}
+        return self.model_copy(update={**values, "id": f"_{self.id}"})
+
+    def revised(self, **values: Any) -> "Collection":
+        """The next revision, with other values."""
+        return self.model_copy(update={**values, "revision": self.revision + 1})
 
 
 class DocumentState(StrEnum):
@@ -138,6 +162,10 @@ class Document(Record):
     @property
     def name(self) -> str:
         return f"collections/{self.collection}/documents/{self.id}"
+
+    def within(self, collection: Collection) -> "Document":
+        """The document under its name in another collection."""
+        return self.model_copy(update={"collection": collection.id})
 
     def changed(self, **values: Any) -> "Document":
         """The record with other values, changed now."""

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from ingest_svc.catalog import EncoderCard
 from ingest_svc.chunking import Chunk
+from meshkit.errors import not_found
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,15 @@ class Encoder(Protocol):
 
     def embed(self, model: str, batches: Sequence[Sequence[str]]) -> AsyncGenerator[Vectors]:
         """The vectors of each batch, in order; close it where it may be left early."""
+
+
+async def describe(encoder: Encoder, name: str) -> EncoderCard:
+    """The encoder of a name, which may hold the revision wanted; raises MODEL_NOT_FOUND."""
+    model, _, revision = name.partition("@")
+    card = await encoder.describe(model)
+    if revision not in ("", card.revision):
+        raise not_found("model", name, "MODEL_NOT_FOUND")
+    return card
 
 
 def batches(chunks: Sequence[Chunk], max_tokens: int, max_chunks: int) -> list[list[Chunk]]:

@@ -11,11 +11,13 @@ from ingest_svc.encoder import Vectors
 
 @dataclass(frozen=True, slots=True)
 class IndexStats:
-    """What a collection's index holds."""
+    """What a collection's index holds, by which encoder (name@revision) and in which language."""
 
     documents: int = 0
     chunks: int = 0
     version: int = 0
+    encoder: str = ""
+    language: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,27 @@ class Index(Protocol):
     async def delete(self, collection: str) -> None:
         """Delete the index of `collections/{id}`; one that is not there is no failure."""
 
-    async def write(self, document: Document, metadata: dict[str, Any], parts: AsyncGenerator[Part]) -> None:
-        """Put the chunks in place of those that the document had; a failure of `parts` changes nothing."""
+    async def switch(self, collection: str, target: str) -> None:
+        """Put the index of `target` in the place of the collection's, in one step; then there is no target."""
+
+    async def write(
+        self, document: Document, encoder: str, metadata: dict[str, Any], parts: AsyncGenerator[Part]
+    ) -> None:
+        """Put the chunks in place of those that the document had; a failure of `parts` changes nothing.
+
+        Raises ENCODER_MISMATCH where the index is of another encoder than `encoder`, name@revision.
+        """
 
     async def delete_document(self, document: Document) -> int:
         """Delete the document's chunks and say how many; none where its index is not there."""
+
+
+async def delete_everywhere(index: Index, collection: Collection | None, document: Document) -> int:
+    """Delete the document's chunks from the collection's index and say how many, also from one being built beside it.
+
+    From that first: should it take the other's place meanwhile, the second deletion is from it again.
+    """
+    beside = collection.beside if collection else None
+    if beside is not None:
+        await index.delete_document(document.within(beside))
+    return await index.delete_document(document)

@@ -7,9 +7,9 @@ from datetime import timedelta
 
 from ingest_svc.catalog import Catalog, Collection, Document, DocumentState, now
 from ingest_svc.failure import Failure
-from ingest_svc.index import Index
+from ingest_svc.index import Index, delete_everywhere
 from ingest_svc.jobs import DocumentFailure, JobState, JobStore, Settled
-from ingest_svc.pipeline import Pipeline
+from ingest_svc.pipeline import Pipeline, Report
 from ingest_svc.progress import ProgressBus, progress_of
 from ingest_svc.work import Locks, Pace, WorkItem, backoff_s
 from meshkit import deadline
@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 _SCOPES = frozenset({"ingest"})
 # Something is away or busy: the document is not to blame, and it is tried for as long as `retry_for_s`.
 _AWAY = ("UNAVAILABLE", "ABORTED")
+# What writing to an index that was switched meanwhile fails with, or encoding for it.
+_SWITCHED = ("ENCODER_MISMATCH", "MODEL_NOT_FOUND", "COLLECTION_NOT_FOUND")
 # Nobody knows whether the document is to blame: `max_attempts` decide.
 _FAULTS = ("INTERNAL", "DEADLINE_EXCEEDED", "CANCELLED", "DATA_LOSS")
 
@@ -77,8 +79,7 @@ class Ingesting:
     async def _ended(self, item: WorkItem) -> Document | None:
         """The document's end; None where the item is about a content that is no longer its."""
         document = await self._catalog.find_document(item.tenant, item.collection, item.document)
-        collection = await self._catalog.find_collection(item.tenant, item.collection)
-        if document is None or collection is None or document.generation != item.generation:
+        if document is None or document.generation != item.generation:
             return None
         if document.state.ended:
             return document
@@ -86,16 +87,16 @@ class Ingesting:
             ended = _failed(document, Cancelled("CANCELLED", "its job was cancelled"))
         else:
             try:
-                ended = await self._with_patience(item, collection, document)
+                ended = await self._with_patience(item, document)
             except Superseded:
                 return None
         return ended if await self._keep(item, ended) else None
 
-    async def _with_patience(self, item: WorkItem, collection: Collection, document: Document) -> Document:
+    async def _with_patience(self, item: WorkItem, document: Document) -> Document:
         attempts = faults = 0
         while True:
             attempts += 1
-            error = await self._attempt(item, collection, document)
+            error = await self._attempt(item, document)
             if isinstance(error, Document):
                 return error
             faults += error.code in _FAULTS
@@ -104,8 +105,9 @@ class Ingesting:
             logger.warning("%s: attempt %d failed, will retry: %s", document.name, attempts, error)
             await asyncio.sleep(backoff_s(attempts, self._pace))
 
-    async def _attempt(self, item: WorkItem, collection: Collection, document: Document) -> Document | MeshError:
+    async def _attempt(self, item: WorkItem, document: Document) -> Document | MeshError:
         """The document, ready, or why this attempt failed."""
+        collection = await self._collection(item)
 
         async def report(changed: Document, chunks_done: int) -> None:
             if not await self._catalog.replace_document(item.tenant, changed, item.generation):
@@ -115,7 +117,7 @@ class Ingesting:
 
         try:
             with deadline.using(Deadline.after(self._patience.attempt_timeout_s)):
-                return await self._pipeline.run(collection, document, report)
+                return await self._indexed(collection, document, report)
         except Superseded:
             raise
         except KeyError:
@@ -124,10 +126,35 @@ class Ingesting:
                 raise Superseded from None
             return Internal("INTERNAL_ERROR", "the document's bytes are gone")
         except MeshError as error:
+            await self._raise_if_switching(item, collection, error)
             return error
         except Exception:
             logger.exception("%s: unexpected error", document.name)
             return Internal("INTERNAL_ERROR", "internal error")
+
+    async def _collection(self, item: WorkItem) -> Collection:
+        collection = await self._catalog.find_collection(item.tenant, item.collection)
+        if collection is None:
+            raise Superseded
+        return collection
+
+    async def _indexed(self, collection: Collection, document: Document, report: Report) -> Document:
+        ready = await self._pipeline.run(collection, document, report)
+        if (beside := collection.beside) is not None:
+            await self._pipeline.run_beside(beside, document)
+        return ready
+
+    async def _raise_if_switching(self, item: WorkItem, seen: Collection, error: MeshError) -> None:
+        """Raise Aborted for an error that comes of the index being switched, now or since the collection was seen.
+
+        It ends the work on the item, whose lock the job that switches may want; the next worker finds another index.
+        """
+        kept = await self._catalog.find_collection(item.tenant, item.collection)
+        if kept is None or error.reason not in _SWITCHED:
+            return
+        if seen.rebuild or kept.rebuild or kept.encoder != seen.encoder:
+            message = f"the index of {kept.name} is being switched"
+            raise Aborted("ETAG_MISMATCH", message, metadata={"etag": kept.etag}) from error
 
     def _worth_another(self, error: MeshError, faults: int, document: Document) -> bool:
         waited = now() - document.stored_time
@@ -143,7 +170,8 @@ class Ingesting:
             return True
         current = await self._catalog.find_document(item.tenant, item.collection, item.document)
         if current is None:
-            await self._index.delete_document(ended)
+            collection = await self._catalog.find_collection(item.tenant, item.collection)
+            await delete_everywhere(self._index, collection, ended)
         return False
 
 

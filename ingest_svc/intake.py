@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from ingest_svc import metadata
 from ingest_svc.catalog import Catalog, Collection, Document, DocumentState, Revision, now
 from ingest_svc.chunking import Chunking, Strategies
-from ingest_svc.index import Index
+from ingest_svc.index import Index, delete_everywhere
 from ingest_svc.objects import ObjectStore, Upload, text_key
 from ingest_svc.pipeline import Pipeline
 from ingest_svc.work import Locks
@@ -171,10 +171,14 @@ class Intake:
             current = await self._catalog.find_document(tenant, collection, id)
             # Given again meanwhile, it may be indexed already: its chunks took the place of those to delete, or will.
             withdrawn = current is None or not current.generation
-            deleted = await self._index.delete_document(document) if withdrawn else 0
+            deleted = await self._delete_chunks(tenant, document) if withdrawn else 0
             await self._catalog.remove_document(tenant, document)
         await self._remove_object(document)
         return deleted
+
+    async def _delete_chunks(self, tenant: str, document: Document) -> int:
+        collection = await self._catalog.find_collection(tenant, document.collection)
+        return await delete_everywhere(self._index, collection, document)
 
     async def _withdrawn(self, tenant: str, collection: str, id: str) -> Document:
         """The document without a generation: who works on it sees that and stops."""
@@ -200,7 +204,7 @@ class Intake:
 def _document(origin: Origin, admitted: Admitted, upload: Upload) -> Document:
     head, at, generation = admitted.head, now(), uuid.uuid4().hex
     id = head.document_id or document_id(head.uri) or upload.content_hash[:32]
-    return Document(
+    document = Document(
         collection=head.collection,
         id=id,
         state=DocumentState.STORED,
@@ -214,12 +218,13 @@ def _document(origin: Origin, admitted: Admitted, upload: Upload) -> Document:
         create_time=at,
         update_time=at,
         stored_time=at,
-        fingerprint=_fingerprint(admitted, upload.content_hash),
+        fingerprint="",
         generation=generation,
         object=f"{origin.tenant}/{head.collection}/{id}/{generation}",
         job=origin.job,
         source=origin.source,
     )
+    return document.model_copy(update={"fingerprint": fingerprint(document, admitted.collection.encoder.name)})
 
 
 def _following(before: Document | None, document: Document) -> Document:
@@ -239,15 +244,15 @@ def _following(before: Document | None, document: Document) -> Document:
     return document.model_copy(update={"history": history, "create_time": before.create_time})
 
 
-def _fingerprint(admitted: Admitted, content_hash: str) -> str:
-    head = admitted.head
+def fingerprint(document: Document, encoder: str) -> str:
+    """What stands for the document's content and all that decides what the encoder, name@revision, makes of it."""
     decisive = [
-        content_hash,
-        admitted.chunking.model_dump(),
-        admitted.collection.encoder.name,
-        head.title,
-        head.uri,
-        dict(head.metadata),
+        document.content_hash,
+        document.chunking.model_dump(),
+        encoder,
+        document.given_title,
+        document.uri,
+        document.metadata,
     ]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 

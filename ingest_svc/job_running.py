@@ -4,15 +4,15 @@ import asyncio
 import fnmatch
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from ingest_svc.catalog import Catalog
 from ingest_svc.failure import Failure
 from ingest_svc.intake import Head, Intake, Origin, document_id
-from ingest_svc.jobs import DocumentFailure, Job, JobState, JobStore, Settled, Source, Sources
+from ingest_svc.jobs import PASSING, DocumentFailure, Ended, Job, JobState, JobStore, Settled, Source, Sources
 from ingest_svc.objects import ObjectStore
 from ingest_svc.progress import ProgressBus, progress_of
+from ingest_svc.reindexing import Reindexing
 from ingest_svc.work import WorkItem
 from meshkit.errors import MeshError
 from meshkit.identity import Identity, acting_as
@@ -21,7 +21,6 @@ logger = logging.getLogger(__name__)
 
 _SCOPES = frozenset({"ingest"})
 _OPEN = (JobState.PENDING, JobState.RUNNING)
-_PASSING = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED", "DEADLINE_EXCEEDED")
 _PAGE = 500
 
 
@@ -32,10 +31,6 @@ class JobLimits:
     max_documents_under_way: int
     part_bytes: int
     poll_s: float
-
-
-class _Ended(Exception):
-    """The job is no longer running."""
 
 
 class JobRunning:
@@ -52,6 +47,7 @@ class JobRunning:
         intake: Intake,
         objects: ObjectStore,
         sources: Sources,
+        reindexing: Reindexing,
         bus: ProgressBus,
         limits: JobLimits,
     ) -> None:
@@ -60,6 +56,7 @@ class JobRunning:
         self._intake = intake
         self._objects = objects
         self._sources = sources
+        self._reindexing = reindexing
         self._bus = bus
         self._limits = limits
 
@@ -71,18 +68,26 @@ class JobRunning:
             if error.code == "NOT_FOUND":
                 return
             raise
-        if job.state.ended:
+        with acting_as(Identity(item.tenant, item.subject, _SCOPES)):
+            if not job.state.ended:
+                await self._carry_out(item.tenant, job)
+            if job.reindex is not None:
+                await self._reindexing.tidy(item.tenant, job)
+
+    async def _carry_out(self, tenant: str, job: Job) -> None:
+        run = self._run if job.reindex is None else self._reindexing.run
+        await self._jobs.change(tenant, job.id, (JobState.PENDING,), JobState.RUNNING)
+        try:
+            await run(tenant, job)
+            await self._jobs.change(tenant, job.id, (JobState.RUNNING,), JobState.SUCCEEDED)
+        except Ended:
             return
-        with acting_as(Identity(item.tenant, item.subject, _SCOPES)), suppress(_Ended):
-            try:
-                await self._run(item.tenant, job)
-            except MeshError as error:
-                if error.code in _PASSING:
-                    raise
-                await self._jobs.change(item.tenant, job.id, _OPEN, JobState.FAILED, Failure.of(error))
+        except MeshError as error:
+            if error.code in PASSING:
+                raise
+            await self._jobs.change(tenant, job.id, _OPEN, JobState.FAILED, Failure.of(error))
 
     async def _run(self, tenant: str, job: Job) -> None:
-        await self._jobs.change(tenant, job.id, (JobState.PENDING,), JobState.RUNNING)
         source = self._sources.open(job.source_uri)
         paths = await asyncio.to_thread(source.files)
         wanted = list(selected(paths, job.include, job.exclude))
@@ -93,14 +98,13 @@ class JobRunning:
         await self._wait(tenant, job, 0)
         if job.delete_missing:
             await self._delete_missing(tenant, job, {document_id(uri_of(job, path)) for path in paths})
-        await self._jobs.change(tenant, job.id, (JobState.RUNNING,), JobState.SUCCEEDED)
 
     async def _wait(self, tenant: str, job: Job, most: int) -> None:
-        """Return when at most so many documents are under way; raises _Ended where the job was cancelled."""
+        """Return when at most so many documents are under way; raises Ended where the job was cancelled."""
         async with self._bus.watch(tenant, job.name) as watch:
             while True:
                 if await self._jobs.state(tenant, job.id) is not JobState.RUNNING:
-                    raise _Ended
+                    raise Ended
                 if await self._jobs.under_way(tenant, job.id) <= most:
                     return
                 await watch.next(self._limits.poll_s)
@@ -113,7 +117,7 @@ class JobRunning:
         try:
             await self._accept(tenant, job, source, path)
         except MeshError as error:
-            if error.code in _PASSING or error.reason == "COLLECTION_NOT_FOUND":
+            if error.code in PASSING or error.reason == "COLLECTION_NOT_FOUND":
                 raise
             failure = DocumentFailure(uri=uri, failure=Failure.of(error))
             await self._jobs.settle(tenant, job.id, Settled(key, "failed", failure=failure))

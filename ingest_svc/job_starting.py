@@ -9,8 +9,10 @@ from typing import Any
 
 from ingest_svc.catalog import Catalog, Request, now
 from ingest_svc.chunking import Strategies
-from ingest_svc.jobs import Job, JobStore, Sources
+from ingest_svc.encoder import Encoder, describe
+from ingest_svc.jobs import Job, JobStore, Reindex, Sources
 from ingest_svc.progress import Progress, ProgressBus
+from ingest_svc.reindexing import refuse_second
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,15 @@ class JobOrder:
     delete_missing: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ReindexOrder:
+    """A reindexing as asked for: the encoder by name, "" for the default; the language, "" for the collection's."""
+
+    collection: str
+    encoder: str
+    language: str
+
+
 class JobDesk:
     """Starts jobs and tells how they go; lives as long as its process, nothing to close."""
 
@@ -33,6 +44,7 @@ class JobDesk:
         catalog: Catalog,
         jobs: JobStore,
         sources: Sources,
+        encoder: Encoder,
         strategies: Strategies,
         bus: ProgressBus,
         poll_s: float,
@@ -40,6 +52,7 @@ class JobDesk:
         self._catalog = catalog
         self._jobs = jobs
         self._sources = sources
+        self._encoder = encoder
         self._strategies = strategies
         self._bus = bus
         self._poll_s = poll_s
@@ -64,6 +77,26 @@ class JobDesk:
             exclude=order.exclude,
             chunking=chunking,
             delete_missing=order.delete_missing,
+            create_time=now(),
+        )
+        return await self._jobs.get(tenant, await self._jobs.start(tenant, job, request))
+
+    async def reindex(self, tenant: str, subject: str, order: ReindexOrder, request: Request | None) -> Job:
+        """Queue a reindexing, or find the one that the request started before.
+
+        Raises COLLECTION_NOT_FOUND, MODEL_NOT_FOUND, REINDEX_UNDER_WAY, REQUEST_ID_REUSED or OVERLOADED.
+        """
+        if request is not None and (started := await self._jobs.started_by(tenant, request)):
+            return await self._jobs.get(tenant, started)
+        collection = await self._catalog.get_collection(tenant, order.collection)
+        await refuse_second(self._jobs, tenant, collection)
+        card = await describe(self._encoder, order.encoder)
+        job = Job(
+            id=_job_id(),
+            collection=order.collection,
+            subject=subject,
+            reindex=Reindex(encoder=card, language=order.language or collection.language),
+            chunking=collection.chunking,
             create_time=now(),
         )
         return await self._jobs.get(tenant, await self._jobs.start(tenant, job, request))

@@ -1,4 +1,4 @@
-"""Jobs: many documents at once, from a folder."""
+"""Jobs: many documents at once, from a folder, or all of a collection once more."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,9 +6,12 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal, Protocol
 
-from ingest_svc.catalog import Record, Request, now
+from ingest_svc.catalog import EncoderCard, Record, Request, now
 from ingest_svc.chunking import Chunking
 from ingest_svc.failure import Failure
+
+# Codes of what something that is away or busy fails with: the job waits for it.
+PASSING = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED", "DEADLINE_EXCEEDED")
 
 SettledAs = Literal["ready", "unchanged", "failed"]
 
@@ -51,13 +54,21 @@ class DocumentFailure(Record):
     failure: Failure
 
 
+class Reindex(Record):
+    """What a collection is reindexed for."""
+
+    encoder: EncoderCard
+    language: str
+
+
 class Job(Record):
-    """An ingestion under way; counts and failures are kept beside it and filled in when it is read."""
+    """An ingestion or, with `reindex`, a reindexing; counts and failures are kept beside it, filled in when read."""
 
     id: str
     collection: str
     subject: str
-    source_uri: str
+    source_uri: str = ""
+    reindex: Reindex | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     chunking: Chunking
@@ -79,6 +90,10 @@ class Job(Record):
         if self.state is not JobState.RUNNING or not done:
             return None
         return (now() - self.create_time) / done * left
+
+
+class Ended(Exception):
+    """The job is no longer running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +135,9 @@ class JobStore(Protocol):
 
         Raises REQUEST_ID_REUSED for another request under the same id, OVERLOADED where the tenant has too many.
         """
+
+    async def started_by(self, tenant: str, request: Request) -> str:
+        """The id of the job that the request started, or ""; raises REQUEST_ID_REUSED for another request."""
 
     async def get(self, tenant: str, id: str) -> Job:
         """The job with its counts and failures; raises JOB_NOT_FOUND."""

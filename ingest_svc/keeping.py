@@ -5,13 +5,13 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
-from ingest_svc.catalog import Catalog, Collection, EncoderCard, FilterableField, Request, now
+from ingest_svc.catalog import Catalog, Collection, FilterableField, Request, now
 from ingest_svc.chunking import Strategies
-from ingest_svc.encoder import Encoder
+from ingest_svc.encoder import Encoder, describe
 from ingest_svc.index import Index
 from ingest_svc.objects import ObjectStore
 from ingest_svc.work import Locks
-from meshkit.errors import Aborted, AlreadyExists, FailedPrecondition, invalid, not_found
+from meshkit.errors import Aborted, AlreadyExists, FailedPrecondition, invalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,7 @@ class Keeping:
             if etag and etag != before.etag:
                 raise _stale(before)
             values = await self._resolved(wanted, names)
-            values |= {"update_time": now(), "revision": before.revision + 1}
-            after = before.model_copy(update=values)
+            after = before.revised(**values, update_time=now())
             await self._check_same_vectors(tenant, before, after)
             await self._index.put(after)
             if not await self._catalog.replace_collection(tenant, after):
@@ -99,7 +98,9 @@ class Keeping:
                 metadata = {"documents": str(documents)}
                 message = f"{collection.name} has documents"
                 raise FailedPrecondition("COLLECTION_NOT_EMPTY", message, metadata=metadata)
-            await self._index.delete(collection.name)
+            for held in (collection.beside, collection):
+                if held is not None:
+                    await self._index.delete(held.name)
             await self._catalog.remove_collection(tenant, id)
             await self._objects.remove(f"{tenant}/{id}")
 
@@ -113,18 +114,10 @@ class Keeping:
         if "chunking" in values:
             values["chunking"] = self._strategies.resolve(*wanted.chunking, field="collection.chunking")
         if "encoder" in values:
-            values["encoder"] = await self._card(wanted.encoder)
+            values["encoder"] = await describe(self._encoder, wanted.encoder)
         if "filterable_fields" in values:
             values["filterable_fields"] = _distinct(wanted.filterable_fields)
         return values
-
-    async def _card(self, name: str) -> EncoderCard:
-        """The encoder of a name, which may hold the revision wanted."""
-        model, _, revision = name.partition("@")
-        card = await self._encoder.describe(model)
-        if revision not in ("", card.revision):
-            raise not_found("model", name, "MODEL_NOT_FOUND")
-        return card
 
     async def _check_same_vectors(self, tenant: str, before: Collection, after: Collection) -> None:
         if (after.encoder.name, after.language) == (before.encoder.name, before.language):

@@ -92,15 +92,25 @@ class RetrieverPeer:
                 answer = await self._stub.GetIndex(index_pb2.GetIndexRequest(collection=collection))
         except NotFound:
             return IndexStats()
-        return IndexStats(answer.index.document_count, answer.index.chunk_count, answer.index.version)
+        index = answer.index
+        counts = (index.document_count, index.chunk_count, index.version)
+        return IndexStats(*counts, index.spec.encoder, index.spec.language)
 
     async def delete(self, collection: str) -> None:
         with peer_errors(_RETRIEVER):
             await self._stub.DeleteIndex(index_pb2.DeleteIndexRequest(collection=collection))
 
-    async def write(self, document: Document, metadata: dict[str, Any], parts: AsyncGenerator[Part]) -> None:
+    async def switch(self, collection: str, target: str) -> None:
+        with peer_errors(_RETRIEVER):
+            await self._stub.SwitchIndex(index_pb2.SwitchIndexRequest(collection=collection, target=target))
+
+    async def write(
+        self, document: Document, encoder: str, metadata: dict[str, Any], parts: AsyncGenerator[Part]
+    ) -> None:
         kept = ParseDict(metadata, Struct())
-        head = index_pb2.UpsertDocumentRequest.Head(document=document.name, content_hash=document.content_hash)
+        head = index_pb2.UpsertDocumentRequest.Head(
+            document=document.name, content_hash=document.content_hash, encoder=encoder
+        )
         with peer_errors(_RETRIEVER):
             async with streaming(self._stub.UpsertDocument()) as call:
                 await _write(call, index_pb2.UpsertDocumentRequest(head=head))

@@ -78,8 +78,12 @@ class Pipeline:
         await course.reach(DocumentState.EMBEDDING, **_measured(extract, chunks, collection))
         metadata = {**declared(extract.metadata, collection.filterable_fields), **document.metadata}
         async with aclosing(self._parts(collection, chunks, course)) as parts:
-            await self._index.write(course.document, metadata, parts)
+            await self._index.write(course.document, collection.encoder.name, metadata, parts)
         return course.ready()
+
+    async def run_beside(self, beside: Collection, document: Document) -> Document:
+        """The document as it is in an index being built beside its collection's, untold; raises as `run` does."""
+        return await self.run(beside, document.within(beside), _untold)
 
     async def read_locked(self, key: str, uri: str, password: str) -> None:
         """Keep the text of an encrypted object beside it, since its password is not kept.
@@ -152,6 +156,9 @@ class _Course:
             start_s = self._reached_s - self._began_s
             self._timings.append(Timing(stage=stage, start_s=start_s, duration_s=now_s - self._reached_s))
         self._reached_s = now_s
+
+
+async def _untold(_document: Document, _encoded: int) -> None: ...
 
 
 def pieces(extract: Extract, max_bytes: int) -> list[tuple[int, str]]:

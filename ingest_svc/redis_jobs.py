@@ -84,7 +84,7 @@ class RedisJobs:
         work = {"tenant": tenant, "subject": job.subject, "collection": job.collection, "job": job.id}
         keys = [_job(tenant, job.id), _ids(tenant), _open(tenant), JOB_WORK]
         if request is not None:
-            keys.append(tenant_key(tenant, "request", "job", request.id))
+            keys.append(_request(tenant, request))
         kept = f"{request.digest if request else ''} {job.id}"
         fields = chain.from_iterable(work.items())
         with store_errors():
@@ -95,6 +95,11 @@ class RedisJobs:
             message = "the tenant has as many jobs as it may have at once"
             raise ResourceExhausted("OVERLOADED", message, metadata=metadata, retry_after_s=_RETRY_AFTER_S)
         return made_by(request, str(made)) if request else job.id
+
+    async def started_by(self, tenant: str, request: Request) -> str:
+        with store_errors():
+            kept = await self._redis.get(_request(tenant, request))
+        return made_by(request, str(kept)) if kept else ""
 
     async def get(self, tenant: str, id: str) -> Job:
         key = _job(tenant, id)
@@ -182,6 +187,10 @@ class RedisJobs:
 
 def _job(tenant: str, id: str) -> str:
     return tenant_key(tenant, "job", id)
+
+
+def _request(tenant: str, request: Request) -> str:
+    return tenant_key(tenant, "request", "job", request.id)
 
 
 def _ids(tenant: str) -> str:

@@ -23,6 +23,7 @@ from ingest_svc.wire import (
     last_id,
     read_head,
     read_order,
+    read_reindex_order,
     read_request,
     read_upload,
     read_wanted,
@@ -213,7 +214,7 @@ def _within(field: str, error: InvalidArgument) -> InvalidArgument:
 
 
 class JobService(jobs_pb2_grpc.JobServiceServicer):
-    """Takes in many documents at once, in the background."""
+    """Takes in many documents at once, or reindexes a collection, in the background."""
 
     def __init__(self, desk: JobDesk, jobs: JobStore) -> None:
         self._desk = desk
@@ -224,6 +225,14 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         caller, again = current(), read_request(request, request.request_id)
         job = await self._desk.start(caller.tenant, caller.subject, read_order(request), again)
         return jobs_pb2.StartJobResponse(job=write_job(job))
+
+    async def ReindexCollection(
+        self, request: jobs_pb2.ReindexCollectionRequest, context: Context
+    ) -> jobs_pb2.ReindexCollectionResponse:
+        require_scope(_SCOPE)
+        caller, again = current(), read_request(request, request.request_id)
+        job = await self._desk.reindex(caller.tenant, caller.subject, read_reindex_order(request), again)
+        return jobs_pb2.ReindexCollectionResponse(job=write_job(job))
 
     async def GetJob(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.GetJobResponse:
         job = await self._jobs.get(current().tenant, last_id(request.name))

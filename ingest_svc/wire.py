@@ -17,8 +17,8 @@ from ingest_svc.chunking import Chunking, Strategy
 from ingest_svc.failure import Failure
 from ingest_svc.index import IndexStats
 from ingest_svc.intake import Head
-from ingest_svc.job_starting import JobOrder
-from ingest_svc.jobs import DocumentFailure, Job
+from ingest_svc.job_starting import JobOrder, ReindexOrder
+from ingest_svc.jobs import DocumentFailure, Job, Reindex
 from ingest_svc.keeping import Wanted
 from ingest_svc.progress import Progress
 from ingest_svc.uploading import Begin, Bytes
@@ -121,6 +121,11 @@ def read_order(message: jobs_pb2.StartJobRequest) -> JobOrder:
     )
 
 
+def read_reindex_order(message: jobs_pb2.ReindexCollectionRequest) -> ReindexOrder:
+    """A reindexing as asked for."""
+    return ReindexOrder(last_id(message.collection), message.encoder, message.language)
+
+
 def write_collection(collection: Collection, stats: IndexStats) -> collections_pb2.Collection:
     """A collection with what its index holds."""
     kinds = index_pb2.FilterableField.Type
@@ -208,7 +213,12 @@ def write_job(job: Job) -> jobs_pb2.Job:
         create_time=_timestamp(job.create_time),
         end_time=_timestamp(job.end_time) if job.end_time else None,
         remaining=_duration(remaining.total_seconds()) if remaining is not None else None,
+        reindexing=_reindexing(job.reindex) if job.reindex is not None else None,
     )
+
+
+def _reindexing(reindex: Reindex) -> jobs_pb2.Reindexing:
+    return jobs_pb2.Reindexing(encoder=reindex.encoder.name, language=reindex.language or "standard")
 
 
 def write_strategy(strategy: Strategy) -> chunking_pb2.ChunkingStrategy:

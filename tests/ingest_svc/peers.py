@@ -29,6 +29,8 @@ class Behaviour:
     away: bool = False
     embed_pause_s: float = 0.0
     revision: str = "1"
+    others: tuple[str, ...] = ()
+    dies_switching: bool = False
 
 
 class Embedder(embedder_pb2_grpc.EmbedderServiceServicer):
@@ -39,10 +41,9 @@ class Embedder(embedder_pb2_grpc.EmbedderServiceServicer):
         self.texts: list[str] = []
 
     async def GetInfo(self, request: Any, context: Any) -> Any:
-        if request.model not in ("", "words"):
-            raise not_found("model", request.model, "MODEL_NOT_FOUND")
+        self._check_model(request.model)
         info = embedder_pb2.EncoderInfo(
-            model="words",
+            model=request.model or "words",
             revision=self.behaviour.revision,
             kind=embedder_pb2.EncoderInfo.KIND_ENCODER,
             dimension=DIMENSION,
@@ -58,6 +59,7 @@ class Embedder(embedder_pb2_grpc.EmbedderServiceServicer):
     async def EmbedStream(self, requests: Any, context: Any) -> Any:
         async for request in requests:
             self._check()
+            self._check_model(request.batch.model)
             await asyncio.sleep(self.behaviour.embed_pause_s)
             self.texts.extend(request.batch.texts)
             packed = vector_pb2.PackedVectors(
@@ -66,12 +68,17 @@ class Embedder(embedder_pb2_grpc.EmbedderServiceServicer):
                 dimension=DIMENSION,
                 count=len(request.batch.texts),
             )
-            answer = embedder_pb2.EmbedResponse(vectors=packed, model=f"words@{self.behaviour.revision}")
+            name = f"{request.batch.model or 'words'}@{self.behaviour.revision}"
+            answer = embedder_pb2.EmbedResponse(vectors=packed, model=name)
             yield embedder_pb2.EmbedStreamResponse(batch=answer)
 
     def _check(self) -> None:
         if self.behaviour.away:
             raise Unavailable("PEER_UNAVAILABLE", "away for the test")
+
+    def _check_model(self, model: str) -> None:
+        if model not in ("", "words", *self.behaviour.others):
+            raise not_found("model", model, "MODEL_NOT_FOUND")
 
 
 def vector(text: str) -> bytes:
@@ -118,16 +125,21 @@ class Index(index_pb2_grpc.IndexServiceServicer):
 
     async def UpsertDocument(self, requests: Any, context: Any) -> Any:
         require_scope("ingest")
-        document, chunks, held = "", [], Held(None)
+        document, encoder, chunks, held = "", "", [], Held(None)
         async for request in requests:
             if request.HasField("head"):
                 document = request.head.document
                 held = self._held("/".join(document.split("/")[:2]))
+                encoder = request.head.encoder
                 continue
             if request.part.vectors.dimension != held.spec.dimension:
                 raise FailedPrecondition("ENCODER_MISMATCH", "another dimension")
             assert request.part.vectors.count == len(request.part.chunks)
             chunks.extend(request.part.chunks)
+        # As it is now: a switch may have come between.
+        held = self._held("/".join(document.split("/")[:2]))
+        if encoder != held.spec.encoder:
+            raise FailedPrecondition("ENCODER_MISMATCH", "another encoder")
         held.documents[document] = chunks
         held.version += 1
         self.writes[document] += 1
@@ -139,6 +151,21 @@ class Index(index_pb2_grpc.IndexServiceServicer):
         held.version += 1
         return index_pb2.DeleteChunksResponse(deleted_chunks=deleted, collection_version=held.version)
 
+    async def SwitchIndex(self, request: Any, context: Any) -> Any:
+        require_scope("ingest")
+        old, new = self._held(request.collection), self._held(request.target)
+        tenant, prefix = current().tenant, f"{request.target}/"
+        documents = {
+            f"{request.collection}/{name.removeprefix(prefix)}": chunks for name, chunks in new.documents.items()
+        }
+        version = max(old.version, new.version) + 1
+        self.held[tenant, request.collection] = Held(new.spec, documents, version)
+        del self.held[tenant, request.target]
+        if self.behaviour.dies_switching:
+            self.behaviour.dies_switching = False
+            raise Unavailable("INDEX_UNAVAILABLE", "switched, and died before it said so")
+        return index_pb2.SwitchIndexResponse(index=_info(self.held[tenant, request.collection]))
+
     def _held(self, collection: str) -> Held:
         if self.behaviour.away:
             raise Unavailable("INDEX_UNAVAILABLE", "away for the test")
@@ -149,8 +176,11 @@ class Index(index_pb2_grpc.IndexServiceServicer):
 
 
 def _info(held: Held) -> Any:
+    spec = index_pb2.IndexSpec()
+    spec.CopyFrom(held.spec)
+    spec.language = spec.language or "standard"
     return index_pb2.IndexInfo(
-        spec=held.spec,
+        spec=spec,
         chunk_count=sum(map(len, held.documents.values())),
         document_count=len(held.documents),
         version=held.version,

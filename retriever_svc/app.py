@@ -11,7 +11,7 @@ from ragmesh.retriever.v1 import index_pb2, index_pb2_grpc, retriever_pb2, retri
 from retriever_svc.hedging import Hedging, Policy
 from retriever_svc.indexing import Indexing
 from retriever_svc.metrics import HedgingCollector
-from retriever_svc.milvus_index import MilvusOptions, open_milvus_index
+from retriever_svc.opening import open_index
 from retriever_svc.peers import EmbedderPeer, Replica
 from retriever_svc.reading import Readers
 from retriever_svc.searching import Limits, Searching
@@ -27,10 +27,10 @@ INDEX = index_pb2.DESCRIPTOR.services_by_name["IndexService"].full_name
 async def open_app(settings: Settings) -> AsyncIterator[App]:
     """The retriever with its index open; the embedder need not answer yet.
 
-    Raises Unavailable where Milvus does not answer, OSError where the folder of Milvus Lite cannot be had.
+    Raises Unavailable where a Milvus server does not answer, OSError where the index's folder cannot be had.
     """
     async with AsyncExitStack() as stack:
-        index = await stack.enter_async_context(open_milvus_index(_milvus(settings)))
+        index = await stack.enter_async_context(open_index(settings.milvus_uri or settings.index_uri, settings))
         turns = await stack.enter_async_context(open_turns())
         hedging = Hedging(Policy(**settings.hedging.model_dump()))
         embedder = await stack.enter_async_context(_open_embedder(settings, hedging))
@@ -77,15 +77,3 @@ async def _open_embedder(settings: Settings, hedging: Hedging) -> AsyncIterator[
 
 def _limits(settings: Settings) -> Limits:
     return Limits(settings.candidates, settings.rerank_candidates, settings.patience, settings.batch_concurrency)
-
-
-def _milvus(settings: Settings) -> MilvusOptions:
-    return MilvusOptions(
-        uri=settings.milvus_uri,
-        token=settings.milvus_token.get_secret_value(),
-        consistency=settings.milvus_consistency,
-        read_timeout_s=settings.index_timeout_s,
-        write_timeout_s=settings.write_timeout_s,
-        flush_interval_s=settings.flush_interval_s,
-        max_write_bytes=settings.max_write_bytes,
-    )

@@ -1,6 +1,6 @@
 """What an index holds and does, whatever keeps it."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
@@ -119,7 +119,11 @@ class Index(Protocol):
 
     @property
     def engine(self) -> str:
-        """What keeps it: `milvus-lite`, `milvus`."""
+        """What keeps it: `lance`, `milvus-lite`, `milvus`."""
+        ...
+
+    async def scopes(self) -> list[Scope]:
+        """The scopes that have an index."""
         ...
 
     async def load(self, scope: Scope) -> State | None:
@@ -136,6 +140,15 @@ class Index(Protocol):
 
     async def upsert(self, scope: Scope, spec: IndexSpec, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         """Write the chunks with their vectors [n, dimension], over those at the same places."""
+        ...
+
+    async def replace(
+        self, scope: Scope, state: State, document: str, chunks: Sequence[Chunk], vectors: Vectors
+    ) -> int:
+        """Write the document's chunks (ordinals 0 to n-1) and delete what it had beyond them; say how many those were.
+
+        Cut off by a crash it may leave both, unless the index can do it in one step; doing it again makes it good.
+        """
         ...
 
     async def delete(self, scope: Scope, spec: IndexSpec, *conditions: Condition) -> int:
@@ -164,6 +177,10 @@ class Index(Protocol):
 
     async def vectors(self, scope: Scope, spec: IndexSpec, places: Collection[Place]) -> dict[Place, Vectors]:
         """The vectors [dimension] of the chunks at the places; a place without one is left out."""
+        ...
+
+    def scan(self, scope: Scope, spec: IndexSpec) -> AsyncIterator[tuple[list[Chunk], Vectors]]:
+        """All chunks with their vectors [n, dimension], some at a time, in no order."""
         ...
 
     async def check(self) -> bool:

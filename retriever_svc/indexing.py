@@ -15,7 +15,6 @@ from retriever_svc.index import (
     Chunk,
     Index,
     IndexSpec,
-    Place,
     Replaced,
     Scope,
     State,
@@ -193,16 +192,8 @@ class Indexing:
         held = stored(scope, state.chunks)
         if chunks:
             refuse_dimension(state.spec, vectors.shape[1])
-            await self._index.upsert(held, state.spec, chunks, vectors)
-        deleted = await self._delete_from(held, state, Place(document, len(chunks)))
+        deleted = await self._index.replace(held, state, document, chunks, vectors)
         return await self._moved(scope, state, len(chunks), deleted)
-
-    async def _delete_from(self, held: Scope, state: State, first: Place) -> int:
-        """Delete the document's chunks from the place on; to look for one is quicker than to look through all."""
-        if not state.gaps and not await self._index.read(held, state.spec, [first]):
-            return 0
-        later = _document(first.document), _ordinal(Operator.GREATER_EQUAL, first.ordinal)
-        return await self._index.delete(held, state.spec, *later)
 
     async def delete_document(self, scope: Scope, document: str) -> Written:
         """Delete the document's chunks; raises NotFound where the scope has no index."""
@@ -247,10 +238,6 @@ def _refuse_change(old: IndexSpec, new: IndexSpec) -> None:
         message = f"the language of an index that has chunks stays {old.language.value}"
         raise FailedPrecondition("COLLECTION_NOT_EMPTY", message, metadata={"field": "spec.language"})
     raise encoder_mismatch(f"{old.encoder} ({old.dimension})", f"{new.encoder} ({new.dimension})")
-
-
-def _document(document: str) -> Condition:
-    return Comparison(Field("document", FieldType.TEXT, in_metadata=False), Operator.EQUAL, document)
 
 
 def _ordinal(operator: Operator, ordinal: int) -> Condition:

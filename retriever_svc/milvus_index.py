@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from milvus_lite.server_manager import server_manager_instance
-from pymilvus import AsyncMilvusClient, CollectionSchema, MilvusException
+from pymilvus import AsyncMilvusClient, CollectionSchema, MilvusClient, MilvusException
 
 from meshkit import deadline
 from meshkit.errors import MeshError, Unavailable, map_exceptions
@@ -37,6 +38,16 @@ _NOT_LOADED = 101
 # Rows that one request names or returns, as many as Milvus takes: no document has more, so that what is left of its
 # earlier content goes in one request, whole or not at all.
 _PAGE_ROWS = 16_384
+# Rows, vectors and all, that one page of a scan has.
+_SCAN_ROWS = 1024
+# A client that reconnects opens a channel each time, and gRPC gives it the connection that failed, to be tried again in
+# up to two minutes: a server that is back would stay lost for as long.
+_CHANNEL = {
+    "grpc.use_local_subchannel_pool": 1,
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.min_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 2000,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +93,11 @@ class MilvusIndex:
         """Whether Milvus answers."""
         return _REGISTRY in await self._read(self._client.list_collections)
 
+    async def scopes(self) -> list[Scope]:
+        """The scopes in the registry."""
+        pages = self._pages(_REGISTRY, "", ["key"])
+        return [milvus_rows.scope_of(row["key"]) async for page in pages for row in page]
+
     async def load(self, scope: Scope) -> State | None:
         """The state in the registry."""
         rows = await self._get(_REGISTRY, [milvus_rows.index_key(scope)], milvus_rows.STATE_FIELDS)
@@ -103,6 +119,16 @@ class MilvusIndex:
         ]
         for batch in milvus_rows.batches(rows, self._options.max_write_bytes):
             await self._upsert(milvus_rows.chunks_table(spec), batch)
+
+    async def replace(
+        self, scope: Scope, state: State, document: str, chunks: Sequence[Chunk], vectors: Vectors
+    ) -> int:
+        """Write, then delete from the next ordinal on; to look for that one is quicker than to look through all."""
+        await self.upsert(scope, state.spec, chunks, vectors)
+        first = Place(document, len(chunks))
+        if not state.gaps and not await self.read(scope, state.spec, [first]):
+            return 0
+        return await self.delete(scope, state.spec, *milvus_rows.from_place(first))
 
     async def delete(self, scope: Scope, spec: IndexSpec, *conditions: Condition) -> int:
         """Delete by keys, page by page: a deletion by filter does not say how many it deleted."""
@@ -143,6 +169,12 @@ class MilvusIndex:
         rows = await self._rows(scope, spec, places, ["dense"])
         return {milvus_rows.place_of(row["key"]): milvus_rows.read_vector(row) for row in rows}
 
+    async def scan(self, scope: Scope, spec: IndexSpec) -> AsyncIterator[tuple[list[Chunk], Vectors]]:
+        """The rows in the order of their keys."""
+        fields = [*milvus_rows.CHUNK_FIELDS, "dense"]
+        async for page in self._pages(milvus_rows.chunks_table(spec), within(scope), fields):
+            yield [milvus_rows.read_chunk(row) for row in page], np.stack([milvus_rows.read_vector(r) for r in page])
+
     async def flush(self) -> None:
         """Let Milvus Lite write what it has logged to segments, which it searches by index."""
         while self._unflushed:
@@ -182,6 +214,19 @@ class MilvusIndex:
     async def _query(self, table: str, expression: str, field: str, **limit: int) -> list[Row]:
         query = {"filter": expression, "output_fields": [field], **limit, **self._consistently}
         return list(await self._ask(self._client.query, table, **query))
+
+    async def _pages(self, table: str, expression: str, fields: list[str]) -> AsyncIterator[list[Row]]:
+        """The rows page by page, by the blocking client: the asynchronous one has no pages."""
+        with _driver_errors():
+            client = await asyncio.to_thread(MilvusClient, self._address, token=self._options.token)
+            try:
+                pages = await asyncio.to_thread(
+                    client.query_iterator, table, _SCAN_ROWS, filter=expression, output_fields=fields
+                )
+                while rows := list(await asyncio.to_thread(pages.next)):
+                    yield rows
+            finally:
+                await asyncio.to_thread(client.close)
 
     async def _upsert(self, table: str, rows: Sequence[Row]) -> None:
         await self._write(self._client.upsert, table, list(rows))
@@ -235,7 +280,9 @@ async def open_milvus_index(options: MilvusOptions) -> AsyncIterator[MilvusIndex
     # pymilvus prints every failed call with its traceback; what matters of it is logged here.
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     async with _address(options) as address:
-        client = AsyncMilvusClient(address, token=options.token, timeout=options.read_timeout_s, dedicated=True)
+        client = AsyncMilvusClient(
+            address, token=options.token, timeout=options.read_timeout_s, dedicated=True, grpc_options=_CHANNEL
+        )
         try:
             index = MilvusIndex(address, options, client)
             await index.load_tables()

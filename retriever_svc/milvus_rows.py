@@ -8,6 +8,7 @@ import numpy as np
 
 from retriever_svc import index_state
 from retriever_svc.cutting import cut
+from retriever_svc.filtering import Comparison, Condition, Field, FieldType, Operator
 from retriever_svc.index import MAX_BYTES, Chunk, IndexSpec, Language, Place, Scope, State, Vectors
 
 # No id holds a slash, so a key names one chunk of one tenant; its longest is 63 + 63 + 128 + 9 bytes and slashes.
@@ -29,6 +30,12 @@ def index_key(scope: Scope) -> str:
     return f"{scope.tenant}/{scope.collection}"
 
 
+def scope_of(key: str) -> Scope:
+    """The scope that the key of its settings names."""
+    tenant, collection = key.split("/")
+    return Scope(tenant, collection)
+
+
 def chunk_key(scope: Scope, place: Place) -> str:
     """The key of a chunk: the same place has the same key, so that writing again writes over."""
     return f"{scope.tenant}/{scope.collection}/{place.document}/{place.ordinal}"
@@ -38,6 +45,16 @@ def place_of(key: str) -> Place:
     """The place that a chunk's key names."""
     _, _, document, ordinal = key.split("/")
     return Place(document, int(ordinal))
+
+
+def from_place(first: Place) -> tuple[Condition, Condition]:
+    """The conditions for the document's chunks from the place on."""
+    document = Field("document", FieldType.TEXT, in_metadata=False)
+    ordinal = Field("ordinal", FieldType.INTEGER, in_metadata=False)
+    return (
+        Comparison(document, Operator.EQUAL, first.document),
+        Comparison(ordinal, Operator.GREATER_EQUAL, first.ordinal),
+    )
 
 
 def words_field(spec: IndexSpec) -> str:

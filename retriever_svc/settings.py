@@ -24,6 +24,24 @@ class HedgingSettings(BaseModel):
     ceiling_s: float = Field(1.0, ge=0, description="Seconds after which one is made in any case, within the budget.")
 
 
+class LanceSettings(BaseModel):
+    """Knobs of an index in LanceDB."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    vector_index: Literal["auto", "flat", "ivf_sq", "ivf_rq"] = Field(
+        "auto", description="How vectors are found from index_rows on: auto chooses by size, flat compares all."
+    )
+    index_rows: PositiveInt = Field(10_000, description="Chunks from which a collection has an index of its vectors.")
+    compressed_rows: PositiveInt = Field(2_000_000, description="Chunks from which auto takes one bit a dimension.")
+    probes: int = Field(0, ge=0, description="Lists of the index that a search reads; 0 lets each index find out.")
+    recall: float = Field(0.98, gt=0, le=1, description="Share of the exact best ten that it is to find.")
+    cache_bytes: PositiveInt = Field(1024 * _MIB, description="Bytes of indexes kept in memory.")
+    max_open_tables: PositiveInt = Field(256, description="Collections kept open.")
+    upkeep_interval_s: PositiveFloat = Field(1.0, description="Seconds between two looks at what is to be indexed.")
+    sync: bool = Field(True, description="Whether a write is answered when it is on the disk, not when it is written.")
+
+
 class Settings(ServerSettings):
     """Read from RAGMESH_RETRIEVER_*."""
 
@@ -33,9 +51,13 @@ class Settings(ServerSettings):
     metrics_listen: str = Field("127.0.0.1:9102", description="Address to serve Prometheus metrics on; empty for none.")
     max_concurrent_rpcs: PositiveInt = Field(256, description="Calls served at once; more are refused.")
 
-    milvus_uri: str = Field(
-        "milvus.db", min_length=1, description="Milvus: http(s)://host:port, or a folder for Milvus Lite."
+    index_uri: str = Field(
+        "lance:index",
+        min_length=1,
+        description="The index: lance:FOLDER, milvus:FOLDER for Milvus Lite, or http(s)://host:port of Milvus.",
     )
+    milvus_uri: str = Field("", description="The same, where it is Milvus; goes before index_uri.")
+    lance: LanceSettings = Field(LanceSettings(), description="Knobs of LanceDB.")
     milvus_token: SecretStr = Field(SecretStr(""), description="Token, or user:password, for a Milvus server.")
     milvus_consistency: Literal["Strong", "Session", "Bounded", "Eventually"] = Field(
         "Strong", description="What a search on a Milvus server sees of the writes before it."

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-HEAVY = ["milvus_lite", "pymilvus", "redis", "sentence_transformers", "torch", "transformers", "vllm"]
+HEAVY = ["lancedb", "milvus_lite", "pymilvus", "redis", "sentence_transformers", "torch", "transformers", "vllm"]
 LOADED = {
     "gateway": ["redis"],
-    "retriever_svc": ["milvus_lite", "pymilvus"],
+    "retriever_svc": [],  # its index's driver comes with its index
     "generator_svc": [],
     "embedder_svc": [],  # its model's library comes with its model
     "ingest_svc": ["redis"],

@@ -16,10 +16,16 @@ def embedder() -> SmallEmbedder:
     return SmallEmbedder()
 
 
+@pytest.fixture(params=["lance", "milvus"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """What keeps the chunks, as its URI names it."""
+    return str(request.param)
+
+
 @pytest_asyncio.fixture
-async def pair(tmp_path: Path, embedder: SmallEmbedder) -> AsyncIterator[tuple[Caller, Caller]]:
+async def pair(tmp_path: Path, embedder: SmallEmbedder, engine: str) -> AsyncIterator[tuple[Caller, Caller]]:
     """Alice and Bob, of two tenants."""
-    async with callers(tmp_path, embedder) as both:
+    async with callers(tmp_path, embedder, engine) as both:
         yield both
 
 

@@ -1,4 +1,4 @@
-"""The retriever on a real channel over Milvus Lite, and callers of it."""
+"""The retriever on a real channel over an embedded index, and callers of it."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,6 +19,7 @@ from ragmesh.retriever.v1 import index_pb2, index_pb2_grpc, retriever_pb2, retri
 from retriever_svc.app import open_app
 from retriever_svc.settings import Settings
 from tests.retriever_svc.doubles import DIMENSION, ENCODER, SmallEmbedder, encode, pack
+from tests.retriever_svc.indexes import uri_of
 
 SCOPES = frozenset({"search", "ingest"})
 ALICE = Identity("acme", "alice", SCOPES)
@@ -102,13 +103,17 @@ async def serve_embedder(embedder: SmallEmbedder) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def serve_retriever(folder: Path, embedder: str = NOWHERE, **settings: Any) -> AsyncIterator[str]:
+async def serve_retriever(
+    folder: Path, embedder: str = NOWHERE, engine: str = "lance", **settings: Any
+) -> AsyncIterator[str]:
     """The address of a retriever whose index is in the folder."""
     own = Settings(
-        milvus_uri=str(folder / "milvus"),
-        embedder_target=embedder,
-        channel=ChannelSettings(retry_attempts=1),
-        **settings,
+        **{
+            "index_uri": uri_of(engine, folder),
+            "embedder_target": embedder,
+            "channel": ChannelSettings(retry_attempts=1),
+            **settings,
+        }
     )
     async with open_app(own) as app, serve(app) as address:
         yield address
@@ -122,11 +127,13 @@ async def calling(address: str, identity: Identity | None = ALICE) -> AsyncItera
 
 
 @asynccontextmanager
-async def callers(folder: Path, embedder: SmallEmbedder | None = None) -> AsyncIterator[tuple[Caller, Caller]]:
+async def callers(
+    folder: Path, embedder: SmallEmbedder | None = None, engine: str = "lance"
+) -> AsyncIterator[tuple[Caller, Caller]]:
     """Alice of one tenant and Bob of another, both calling one retriever; without an embedder it is away."""
     async with AsyncExitStack() as stack:
         target = await stack.enter_async_context(serve_embedder(embedder)) if embedder else NOWHERE
-        address = await stack.enter_async_context(serve_retriever(folder, target))
+        address = await stack.enter_async_context(serve_retriever(folder, target, engine))
         yield (
             await stack.enter_async_context(calling(address, ALICE)),
             await stack.enter_async_context(calling(address, BOB)),

@@ -23,6 +23,7 @@ from meshkit.identity import Identity
 from ragmesh.common.v1 import chunk_pb2, vector_pb2
 from ragmesh.retriever.v1 import index_pb2, retriever_pb2
 from tests.retriever_svc.doubles import DIMENSION, SmallEmbedder, encode, pack
+from tests.retriever_svc.indexes import ENGINES
 from tests.retriever_svc.serving import (
     ALICE,
     Caller,
@@ -73,13 +74,13 @@ async def listed(caller: Caller, document: str, collection: str = "kb") -> list[
     return [chunk.text for chunk in response.chunks]
 
 
-async def test_an_index_is_made_described_and_deleted(alice: Caller) -> None:
+async def test_an_index_is_made_described_and_deleted(alice: Caller, engine: str) -> None:
     """Twice is as once; what is deleted is gone, and deleting it again is no error."""
     fields = [{"field": "team", "type": "TYPE_STRING_LIST"}]
     made = await alice.put(language="english", fusion={"weighted": {"dense": 0.5}}, filterable_fields=fields)
     again = await alice.put(language="english", fusion={"weighted": {"dense": 0.5}}, filterable_fields=fields)
     assert made == again == await info(alice)
-    assert (made.spec.language, made.spec.fusion.weighted.dense, made.engine) == ("english", 0.5, "milvus-lite")
+    assert (made.spec.language, made.spec.fusion.weighted.dense, made.engine) == ("english", 0.5, ENGINES[engine])
     assert made.spec.filterable_fields[0].field == "team"
     await alice.write("one", ["first", "second"])
     request = index_pb2.DeleteIndexRequest(collection="collections/kb")

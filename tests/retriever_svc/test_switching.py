@@ -15,10 +15,10 @@ from meshkit.identity import Identity
 from ragmesh.retriever.v1 import index_pb2, retriever_pb2
 from retriever_svc.index import Chunk, Index, IndexSpec, Place, Scope, find, stored
 from retriever_svc.indexing import Indexing
-from retriever_svc.milvus_index import MilvusOptions, open_milvus_index
 from retriever_svc.reading import Readers
 from retriever_svc.turns import open_turns
 from tests.retriever_svc.doubles import encode
+from tests.retriever_svc.indexes import opened
 from tests.retriever_svc.serving import Caller, calling, serve_retriever, upsert
 
 KB, NEXT = Scope("acme", "kb"), Scope("acme", "_kb")
@@ -232,9 +232,9 @@ async def texts(index: Index, scope: Scope) -> list[str] | None:
 
 
 @pytest.mark.parametrize("at", range(5))
-async def test_a_switch_that_a_crash_cuts_off(tmp_path: Path, at: int) -> None:
+async def test_a_switch_that_a_crash_cuts_off(tmp_path: Path, at: int, engine: str) -> None:
     """At whichever write: the old or the new is there whole, the switch can be done again, nothing is left over."""
-    async with open_milvus_index(MilvusOptions(str(tmp_path / "milvus"))) as index:
+    async with opened(engine, tmp_path) as index:
         async with process(index) as indexing:
             for scope, spec, text in ((KB, SPEC, "an old apple"), (NEXT, NEXT_SPEC, "a new apple")):
                 await indexing.put(scope, spec)
@@ -257,9 +257,9 @@ async def test_a_switch_that_a_crash_cuts_off(tmp_path: Path, at: int) -> None:
         assert await index.count(stored(KB, old.chunks), SPEC) == 0
 
 
-async def test_a_switch_waits_for_no_search_and_deletes_under_none(tmp_path: Path) -> None:
+async def test_a_switch_waits_for_no_search_and_deletes_under_none(tmp_path: Path, engine: str) -> None:
     """What a reader began on stays until it has ended; the next write waits for it."""
-    async with open_milvus_index(MilvusOptions(str(tmp_path / "milvus"))) as index, open_turns() as turns:
+    async with opened(engine, tmp_path) as index, open_turns() as turns:
         readers = Readers()
         indexing = Indexing(index, turns, readers)
         for scope, text in ((KB, "an old apple"), (NEXT, "a new apple")):
@@ -276,9 +276,9 @@ async def test_a_switch_waits_for_no_search_and_deletes_under_none(tmp_path: Pat
         assert await index.count(old, SPEC) == 0
 
 
-async def test_switches_there_and_back_do_not_wait_for_each_other(tmp_path: Path) -> None:
+async def test_switches_there_and_back_do_not_wait_for_each_other(tmp_path: Path, engine: str) -> None:
     """One of two is done, the other finds no target."""
-    async with open_milvus_index(MilvusOptions(str(tmp_path / "milvus"))) as index, process(index) as indexing:
+    async with opened(engine, tmp_path) as index, process(index) as indexing:
         for scope in (KB, NEXT):
             await indexing.put(scope, SPEC)
         both = (indexing.switch(KB, NEXT, 0), indexing.switch(NEXT, KB, 0))

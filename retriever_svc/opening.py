@@ -1,0 +1,56 @@
+"""Which index: LanceDB or Milvus, by its URI."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from retriever_svc.index import Index
+from retriever_svc.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LANCE = "lance:"
+MILVUS_LITE = "milvus:"
+
+
+@asynccontextmanager
+async def open_index(uri: str, settings: Settings) -> AsyncIterator[Index]:
+    """The index at the URI, with the knobs of the settings; only its own driver is loaded.
+
+    `lance:FOLDER` is LanceDB, `http(s)://HOST:PORT` a Milvus server, and `milvus:FOLDER`, or a folder alone, Milvus
+    Lite. Raises Unavailable where a server does not answer, OSError where a folder cannot be had.
+    """
+    if uri.startswith(LANCE):
+        from retriever_svc.lance_index import open_lance_index
+        from retriever_svc.lance_options import LanceOptions
+
+        async with open_lance_index(
+            LanceOptions(
+                folder=Path(_path(uri, LANCE)),
+                read_timeout_s=settings.index_timeout_s,
+                **settings.lance.model_dump(),
+            )
+        ) as lance:
+            yield lance
+        return
+
+    from retriever_svc.milvus_index import MilvusOptions, open_milvus_index
+
+    async with open_milvus_index(
+        MilvusOptions(
+            uri=_path(uri, MILVUS_LITE),
+            token=settings.milvus_token.get_secret_value(),
+            consistency=settings.milvus_consistency,
+            read_timeout_s=settings.index_timeout_s,
+            write_timeout_s=settings.write_timeout_s,
+            flush_interval_s=settings.flush_interval_s,
+            max_write_bytes=settings.max_write_bytes,
+        )
+    ) as milvus:
+        yield milvus
+
+
+def _path(uri: str, scheme: str) -> str:
+    """What follows the scheme; `lance:folder`, `lance:/folder` and `lance:///folder` are all read."""
+    return uri.removeprefix(scheme).removeprefix("//") if uri.startswith(scheme) else uri

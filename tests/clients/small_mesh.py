@@ -23,7 +23,14 @@ from ragmesh.gateway.v1 import (
     sessions_pb2_grpc,
 )
 from ragmesh.generator.v1 import generator_pb2
-from ragmesh.ingest.v1 import collections_pb2, collections_pb2_grpc, documents_pb2, documents_pb2_grpc
+from ragmesh.ingest.v1 import (
+    collections_pb2,
+    collections_pb2_grpc,
+    documents_pb2,
+    documents_pb2_grpc,
+    jobs_pb2,
+    jobs_pb2_grpc,
+)
 from ragmesh.retriever.v1 import retriever_pb2, retriever_pb2_grpc
 
 TOKEN = "let-me-in"  # a token of this test mesh only
@@ -208,6 +215,43 @@ class Documents(documents_pb2_grpc.DocumentServiceServicer):
         yield _progress(head, documents_pb2.Document.STATE_READY, unchanged=unchanged)
 
 
+class Jobs(jobs_pb2_grpc.JobServiceServicer):
+    """One reindexing of two documents at a time; by the encoder `broken` it fails."""
+
+    def __init__(self) -> None:
+        self.job = jobs_pb2.Job()
+
+    async def ReindexCollection(self, request: Any, context: Any) -> jobs_pb2.ReindexCollectionResponse:
+        await check_token(context)
+        reindexing = jobs_pb2.Reindexing(encoder=request.encoder or "default@1", language=request.language)
+        self.job = jobs_pb2.Job(
+            name="jobs/j1",
+            collection=request.collection,
+            reindexing=reindexing,
+            state=jobs_pb2.Job.STATE_PENDING,
+        )
+        return jobs_pb2.ReindexCollectionResponse(job=self.job)
+
+    async def WatchJob(self, request: Any, context: Any) -> AsyncIterator[jobs_pb2.WatchJobResponse]:
+        await check_token(context)
+        self.job.state = jobs_pb2.Job.STATE_RUNNING
+        self.job.counts.found = 2
+        yield jobs_pb2.WatchJobResponse(job=self.job)
+        if self.job.reindexing.encoder == "broken":
+            error = status(grpc.StatusCode.INTERNAL, "INTERNAL_ERROR", "the document's bytes are gone")
+            self.job.failures.add(document=f"{self.job.collection}/documents/one", error=error)
+            self.job.state = jobs_pb2.Job.STATE_FAILED
+        else:
+            self.job.counts.ready = 2
+            self.job.state = jobs_pb2.Job.STATE_SUCCEEDED
+        yield jobs_pb2.WatchJobResponse(job=self.job)
+
+    async def CancelJob(self, request: Any, context: Any) -> jobs_pb2.CancelJobResponse:
+        await check_token(context)
+        self.job.state = jobs_pb2.Job.STATE_CANCELLED
+        return jobs_pb2.CancelJobResponse(job=self.job)
+
+
 class SmallMesh:
     """The services of a running small mesh, and its address."""
 
@@ -230,6 +274,7 @@ async def serve() -> AsyncIterator[SmallMesh]:
     retriever_pb2_grpc.add_RetrieverServiceServicer_to_server(Retriever(), server)
     collections_pb2_grpc.add_CollectionServiceServicer_to_server(mesh.collections, server)
     documents_pb2_grpc.add_DocumentServiceServicer_to_server(mesh.documents, server)
+    jobs_pb2_grpc.add_JobServiceServicer_to_server(Jobs(), server)
     mesh.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     try:

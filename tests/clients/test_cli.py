@@ -150,3 +150,14 @@ async def test_search_models_and_collections_print(mesh: SmallMesh) -> None:
     assert (await ragmesh(mesh, "models", "--json")).objects[0]["kind"] == "ENGINE_KIND_EXTRACTIVE"
     assert (await ragmesh(mesh, "collections", "create", "notes")).out == "made collections/notes\n"
     assert (await ragmesh(mesh, "collections", "list", "--json")).objects == [{"name": "collections/notes"}]
+
+
+async def test_reindexing_tells_how_it_ends(mesh: SmallMesh) -> None:
+    """The job's end with its encoder; a failure names its documents and ends with code 1."""
+    finished = await ragmesh(mesh, "collections", "reindex", "handbook")
+    assert (finished.code, finished.out) == (0, "jobs/j1 succeeded: 2 documents with default@1\n")
+    failed = await ragmesh(mesh, "collections", "reindex", "handbook", "--encoder", "broken")
+    assert failed.code == 1
+    assert failed.out.splitlines()[1] == "collections/handbook/documents/one: the document's bytes are gone"
+    started = await ragmesh(mesh, "collections", "reindex", "handbook", "--no-wait", "--json")
+    assert [each["state"] for each in started.objects] == ["STATE_PENDING"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from ragmesh.ingest.v1 import documents_pb2
+from ragmesh.ingest.v1 import documents_pb2, jobs_pb2
 from ragmesh_client import (
     Cited,
     Client,
@@ -165,3 +165,14 @@ def test_access_is_given_then_environment_then_local_mesh(monkeypatch: pytest.Mo
     monkeypatch.setenv("RAGMESH_TARGET", "mesh:443")
     assert find_access(None, None).target == "mesh:443"
     assert find_access("given:1", "token").target == "given:1"
+
+
+async def test_a_reindexing_is_followed_and_cancelled(mesh: SmallMesh) -> None:
+    """The job comes at once, as it moves, and as it ended."""
+    async with Client(mesh.address, TOKEN) as client:
+        states = [job.state async for job in client.reindex("handbook", encoder="bigger", language="english")]
+        cancelled = await client.cancel_job("j1")
+    job = jobs_pb2.Job
+    assert states == [job.STATE_PENDING, job.STATE_RUNNING, job.STATE_SUCCEEDED]
+    assert (cancelled.state, cancelled.collection) == (job.STATE_CANCELLED, "collections/handbook")
+    assert (cancelled.reindexing.encoder, cancelled.reindexing.language) == ("bigger", "english")

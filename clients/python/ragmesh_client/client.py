@@ -31,6 +31,8 @@ from ragmesh.ingest.v1 import (
     collections_pb2_grpc,
     documents_pb2,
     documents_pb2_grpc,
+    jobs_pb2,
+    jobs_pb2_grpc,
 )
 from ragmesh.retriever.v1 import retriever_pb2, retriever_pb2_grpc
 from ragmesh_client import uploads
@@ -109,6 +111,7 @@ class Client:
         self._retriever = retriever_pb2_grpc.RetrieverServiceStub(self._channel)
         self._collections = collections_pb2_grpc.CollectionServiceStub(self._channel)
         self._documents = documents_pb2_grpc.DocumentServiceStub(self._channel)
+        self._jobs = jobs_pb2_grpc.JobServiceStub(self._channel)
         return self
 
     async def __aexit__(
@@ -234,6 +237,29 @@ class Client:
         """Deletes a collection; one with documents only with `force`."""
         request = collections_pb2.DeleteCollectionRequest(name=_name("collections", collection), force=force)
         await self._call(self._collections.DeleteCollection, request)
+
+    async def reindex(
+        self, collection: str, *, encoder: str = "", language: str = "", timeout_s: float = 86_400.0
+    ) -> AsyncGenerator[jobs_pb2.Job, None]:
+        """Encodes a collection's documents with another encoder, the server's default without one, while it serves.
+
+        Yields the job at once and as it comes along; the last has ended. It goes on also if this call is left.
+        """
+        request = jobs_pb2.ReindexCollectionRequest(
+            collection=_name("collections", collection), encoder=encoder, language=language
+        )
+        job = (await self._call(self._jobs.ReindexCollection, request)).job
+        yield job
+        watch = jobs_pb2.WatchJobRequest(name=job.name)
+        call = self._jobs.WatchJob(watch, timeout=timeout_s, metadata=self._metadata)
+        async with aclosing(_drained(call)) as responses:
+            async for response in responses:
+                yield response.job
+
+    async def cancel_job(self, job: str) -> jobs_pb2.Job:
+        """Stops a job; a collection that it reindexes stays as it was."""
+        request = jobs_pb2.CancelJobRequest(name=_name("jobs", job))
+        return (await self._call(self._jobs.CancelJob, request)).job
 
     # --- Documents ---
 

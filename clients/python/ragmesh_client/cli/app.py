@@ -223,6 +223,27 @@ def delete_collection(
     run(settings, command)
 
 
+@collections.command("reindex")
+def reindex_collection(
+    context: typer.Context,
+    collection: str,
+    encoder: Annotated[str, typer.Option(help="The encoder; the server's default without.")] = "",
+    language: Annotated[str, typer.Option(help="standard, english or chinese; as it is without.")] = "",
+    wait: Annotated[bool, typer.Option(help="Show how it goes, to the end.")] = True,
+    json: Json = False,
+) -> None:
+    """Encode a collection's documents with another encoder, while it goes on serving."""
+    settings = _settings(context, json=json)
+
+    async def command() -> None:
+        async with client_of(settings) as client:
+            jobs = client.reindex(collection, encoder=encoder, language=language)
+            if not await intake.reindex(jobs, wait=wait, as_json=json):
+                raise typer.Exit(FAILED)
+
+    run(settings, command)
+
+
 @documents.command("list")
 def list_documents(context: typer.Context, collection: Collection = DEFAULT_COLLECTION, json: Json = False) -> None:
     """The documents of a collection."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 
 from google.protobuf.json_format import MessageToDict
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ragmesh_client.cli.running import console, print_object
+from ragmesh.ingest.v1 import jobs_pb2
+from ragmesh_client.cli.running import console, print_json, print_object
 from ragmesh_client.client import Client
 from ragmesh_client.errors import RagmeshError
 from ragmesh_client.uploads import FileProgress, document_files
@@ -31,6 +34,33 @@ async def ingest(client: Client, paths: list[Path], collection: str, *, concurre
     if not as_json:
         _summarise(ended)
     return not any(step.error for step in ended)
+
+
+async def reindex(jobs: AsyncGenerator[jobs_pb2.Job, None], *, wait: bool, as_json: bool) -> bool:
+    """Shows how a reindexing goes; returns whether it succeeded, or, without `wait`, that it was started."""
+    job = jobs_pb2.Job()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=as_json or not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("reindexing", total=None)
+        async with aclosing(jobs) as steps:
+            async for job in steps:
+                if as_json:
+                    print_json(job)
+                counts = job.counts
+                done = counts.ready + counts.unchanged + counts.failed
+                progress.update(task, completed=done, total=counts.found or None)
+                if not wait:
+                    break
+    if not as_json:
+        _tell(job)
+    return not wait or job.state == jobs_pb2.Job.STATE_SUCCEEDED
+
+
+def _tell(job: jobs_pb2.Job) -> None:
+    state = jobs_pb2.Job.State.Name(job.state).removeprefix("STATE_").lower()
+    console.print(f"{job.name} {state}: {job.counts.ready} documents with {job.reindexing.encoder}", soft_wrap=True)
+    for failure in job.failures:
+        console.print(f"{failure.document}: {failure.error.message}", markup=False, soft_wrap=True)
 
 
 def _summarise(ended: list[FileProgress]) -> None:

@@ -13,17 +13,20 @@ import pytest
 import redis
 from prometheus_client import CollectorRegistry, generate_latest
 
+from embedder_svc.app import open_app
 from embedder_svc.breaker import BreakerState
 from embedder_svc.embedding_cache import CacheLimits, Encoded, cache_keys, pack, unpack
 from embedder_svc.encoding import EncoderCard, Length, Task
 from embedder_svc.metrics import CacheCollector
 from embedder_svc.redis_embedding_cache import open_redis_embedding_cache
+from embedder_svc.settings import Settings
 from meshkit.errors import ResourceExhausted
 from meshkit.identity import Identity
+from meshkit.testing import connect, serve
 from meshkit.timing_wire import TIMINGS_KEY
-from ragmesh.embedder.v1 import embedder_pb2
+from ragmesh.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from tests.embedder_svc.doubles import LIMITS, MAX_TOKENS, WordEncoder
-from tests.embedder_svc.serving import embed, served
+from tests.embedder_svc.serving import ALICE, embed, served
 from tests.embedder_svc.test_service import until
 from tests.redis_server import RedisServer, open_redis_server
 
@@ -289,3 +292,24 @@ async def test_metrics_tell_hits_misses_errors_and_the_breaker(server: RedisServ
     prefix = "ragmesh_embedder_cache_"
     expected = {"hits_total 1.0", "misses_total 3.0", "errors_total 0.0", "dropped_total 0.0", "breaker 0.0"}
     assert {prefix + line for line in expected} <= set(told)
+
+
+async def test_vectors_of_the_real_encoder_outlive_its_process(server: RedisServer) -> None:
+    """Opened again it answers from the cache, bit by bit the same; with another prompt it encodes anew."""
+    request = embed(["a question", "and another"], task="TASK_TYPE_QUERY")
+
+    async def answered(**settings: Any) -> embedder_pb2.EmbedResponse:
+        async with (
+            open_app(Settings(device="cpu", redis_url=server.url, cache_timeout_s=5.0, **settings)) as app,
+            serve(app) as address,
+            connect(address, ALICE) as channel,
+        ):
+            assert len(app.collectors) == 1
+            return await embedder_pb2_grpc.EmbedderServiceStub(channel).Embed(request)
+
+    miss, hit, other = await answered(), await answered(), await answered(query_prompt="query: ")
+    assert [stages(answer)[1:] for answer in (hit, other)] == [[], ["tokenize", "queue", "encode"]]
+    for answer in (miss, hit, other):
+        answer.ClearField("timings")
+    assert hit == miss
+    assert other.vectors.data != miss.vectors.data

@@ -167,7 +167,10 @@ class _Run:
 
     @property
     def candidates(self) -> int:
-        return max(self.search.candidates or self.limits.candidates, self.search.top_k)
+        """How many each half finds; no more than the hits where nothing changes a half's own order."""
+        search = self.search
+        ordered_anew = search.mode is Mode.HYBRID or search.rerank or search.diversity
+        return max(search.candidates or (self.limits.candidates if ordered_anew else 0), search.top_k)
 
     @property
     def to_encode(self) -> list[Wanted]:

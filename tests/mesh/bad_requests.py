@@ -177,6 +177,18 @@ BAD: dict[str, tuple[str, Message, str, str]] = {
         "INVALID_FIELD",
         "spec.dimension",
     ),
+    "an index put in its own place": (
+        "IndexService.SwitchIndex",
+        index_pb2.SwitchIndexRequest(collection=NAME, target=NAME),
+        "INVALID_FIELD",
+        "target",
+    ),
+    "a reindexing by an unknown encoder": (
+        "JobService.ReindexCollection",
+        jobs_pb2.ReindexCollectionRequest(collection=NAME, encoder="none"),
+        "MODEL_NOT_FOUND",
+        "",
+    ),
     "a deletion by a malformed filter": (
         "IndexService.DeleteChunks",
         index_pb2.DeleteChunksRequest(collection=NAME, filter="(("),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
+from math import inf
 
 import grpc
 import numpy as np
@@ -18,41 +19,59 @@ from retriever_svc.index import encoder_mismatch
 from retriever_svc.packing import Width, unpack
 from retriever_svc.search import Encoded, too_slow
 
+_MOST_OF_IT = 0.9
+
 
 class Replica:
-    """One server of the embedder, over a channel that it does not own; left alone for a while when it fails."""
+    """One server of the embedder, over a channel that it does not own.
+
+    One that has failed is left alone for a while: others go before it. One that has not answered in time is not called
+    at all meanwhile, or each search would wait for it anew.
+    """
 
     def __init__(self, channel: grpc.aio.Channel, cooldown_s: float) -> None:
         self.calls = 0
         self._channel = channel
         self._stub = embedder_pb2_grpc.EmbedderServiceStub(channel)
         self._cooldown_s = cooldown_s
-        self._cooling_until_s = 0.0
+        self._failed_s = -inf
+        self._hung_s = -inf
 
     @property
     def ready(self) -> bool:
         """Whether it is connected, and has not failed of late; asking connects it."""
         connected = self._channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
-        return connected and time.monotonic() >= self._cooling_until_s
+        return connected and time.monotonic() >= self._failed_s + self._cooldown_s
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it has not answered in time of late."""
+        return time.monotonic() < self._hung_s + self._cooldown_s
 
     async def embed(self, request: embedder_pb2.EmbedRequest, timeout_s: float) -> embedder_pb2.EmbedResponse:
         """Encode; raises the peer's MeshError."""
-        with self._calling():
+        with self._calling(timeout_s):
             return await self._stub.Embed(request, timeout=timeout_s)
 
     async def rerank(self, request: embedder_pb2.RerankRequest, timeout_s: float) -> embedder_pb2.RerankResponse:
         """Score; raises the peer's MeshError."""
-        with self._calling():
+        with self._calling(timeout_s):
             return await self._stub.Rerank(request, timeout=timeout_s)
 
     @contextmanager
-    def _calling(self) -> Iterator[None]:
+    def _calling(self, timeout_s: float) -> Iterator[None]:
+        began_s = time.monotonic()
         self.calls += 1
         try:
             with peer_errors("embedder"):
                 yield
-        except (Unavailable, DeadlineExceeded):
-            self._cooling_until_s = time.monotonic() + self._cooldown_s
+        except Unavailable:
+            self._failed_s = time.monotonic()
+            raise
+        except DeadlineExceeded:
+            # A caller may have had less time than that, which says nothing of the replica.
+            if (now_s := time.monotonic()) - began_s > timeout_s * _MOST_OF_IT:
+                self._failed_s = self._hung_s = now_s
             raise
         finally:
             self.calls -= 1
@@ -116,5 +135,8 @@ class EmbedderPeer:
             raise Unavailable("PEER_UNAVAILABLE", "the embedder has no address", metadata={"peer": "embedder"})
         first = next(self._turns) % len(present)
         turned = [*present[first:], *present[:first]]
-        ready = [replica for replica in turned if replica.ready]
-        return sorted(ready or turned, key=lambda replica: replica.calls)
+        awake = [replica for replica in turned if not replica.hangs]
+        if not awake:
+            raise too_slow()
+        ready = [replica for replica in awake if replica.ready]
+        return sorted(ready or awake, key=lambda replica: replica.calls)

@@ -83,7 +83,7 @@ class Settings(ServerSettings):
     )
     hedging: HedgingSettings = Field(HedgingSettings(), description="Knobs of second attempts at encoding.")
     embedder_cooldown_s: PositiveFloat = Field(
-        5.0, description="Seconds for which a replica of embedder_svc that failed is the last to be called."
+        3.0, description="Seconds for which a replica of embedder_svc that failed, or took too long, is left alone."
     )
     resolve_s: PositiveFloat = Field(5.0, description="Seconds after which a name's addresses are asked for anew.")
     resolve_timeout_s: PositiveFloat = Field(2.0, description="Seconds that asking for a name's addresses may take.")

@@ -1,5 +1,6 @@
 """A retriever over several embedders: calls are shared, slow ones tried twice, dead ones passed over."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -66,6 +67,21 @@ async def test_without_a_budget_one_that_hangs_is_left_alone(tmp_path: Path) -> 
         left_out = [(await caller.search("dogs bark")).degradations for _ in range(8)]
     assert [left.reason for degradations in left_out for left in degradations] in ([], ["PEER_UNAVAILABLE"])
     assert len(hung.asked) <= 1
+
+
+async def test_one_that_hangs_is_not_waited_for_again_and_again(tmp_path: Path) -> None:
+    """It is left alone for a while, all alone as it may be, and then it is asked again."""
+    hung = SmallEmbedder()
+    hung.answers.clear()
+    async with caller_of(tmp_path, hung, embed_timeout_s=0.1, embedder_cooldown_s=0.3) as caller:
+        for _ in range(3):
+            left_out = (await caller.search("dogs bark")).degradations
+            assert [left.reason for left in left_out] == ["PEER_UNAVAILABLE"]
+        assert len(hung.asked) == 1
+        hung.answers.set()
+        async with asyncio.timeout(5):
+            while (await caller.search("dogs bark")).degradations:
+                await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("away", [1, 2])

@@ -114,8 +114,10 @@ def _on_gpu(card: Card) -> bool:
 
 def _limits(settings: Settings, card: Card) -> BatchLimits:
     by_device = _GPU_BATCH_TOKENS if _on_gpu(card) else _CPU_BATCH_TOKENS
+    max_batch_tokens = settings.max_batch_tokens or by_device
     return BatchLimits(
-        max_batch_tokens=settings.max_batch_tokens or by_device,
+        max_batch_tokens=max_batch_tokens,
+        max_padding_tokens=settings.max_padding_tokens or max_batch_tokens // 16,
         max_batch_items=settings.max_batch_texts,
         max_queue_tokens=settings.max_queue_tokens,
         window_batches=settings.window_batches,

@@ -31,12 +31,14 @@ class Priority(Enum):
 class BatchLimits:
     """The bounds of batches and of the queue before them; every item counts at least one token.
 
-    A batch's tokens are those of its longest item times its items, as padding makes it. `window_batches` is
-    how much of the queue is sorted at once; `max_interactive_run` how many batches may go before waiting bulk
-    work.
+    A batch's tokens are those of its longest item times its items, as padding makes it; of those at most
+    `max_padding_tokens` are padding: more would cost the model more than a batch of its own for what is longer.
+    `window_batches` is how much of the queue is sorted at once; `max_interactive_run` how many batches may go
+    before waiting bulk work.
     """
 
     max_batch_tokens: int
+    max_padding_tokens: int
     max_batch_items: int
     max_queue_tokens: int
     window_batches: int
@@ -145,13 +147,17 @@ class _Lane(Generic[Item, Result]):
 def cut(places: _Batch[Item, Result], limits: BatchLimits) -> Iterator[_Batch[Item, Result]]:
     """Batches of one group each within the limits, shortest items first; a longer item goes alone."""
     batch: _Batch[Item, Result] = []
+    tokens = 0
     for place in sorted(places, key=lambda place: (place.entry.group, place.entry.tokens)):
         padded = place.entry.tokens * (len(batch) + 1)
+        padding = padded - tokens - place.entry.tokens
         full = padded > limits.max_batch_tokens or len(batch) == limits.max_batch_items
-        if batch and (full or place.entry.group != batch[0].entry.group):
+        uneven = padding > limits.max_padding_tokens
+        if batch and (full or uneven or place.entry.group != batch[0].entry.group):
             yield batch
-            batch = []
+            batch, tokens = [], 0
         batch.append(place)
+        tokens += place.entry.tokens
     if batch:
         yield batch
 

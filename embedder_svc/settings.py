@@ -90,6 +90,9 @@ class Settings(ServerSettings):
     max_batch_tokens: NonNegativeInt = Field(
         0, description="Tokens of a batch, padding counted; 0 for 2048 on a CPU and 65536 on a GPU."
     )
+    max_padding_tokens: NonNegativeInt = Field(
+        0, description="Tokens of a batch that may be padding; 0 for a sixteenth of those of the batch."
+    )
     max_batch_texts: PositiveInt = Field(512, description="Texts of a batch.")
     max_queue_tokens: PositiveInt = Field(
         1_048_576, description="Tokens that wait for a model; a call that does not fit is refused."

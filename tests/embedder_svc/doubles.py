@@ -13,6 +13,7 @@ MAX_TOKENS = 32
 
 LIMITS = BatchLimits(
     max_batch_tokens=64,
+    max_padding_tokens=64,
     max_batch_items=8,
     max_queue_tokens=1000,
     window_batches=4,

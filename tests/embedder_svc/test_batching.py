@@ -12,6 +12,7 @@ from meshkit.errors import ResourceExhausted, Unavailable
 
 LIMITS = BatchLimits(
     max_batch_tokens=40,
+    max_padding_tokens=20,
     max_batch_items=4,
     max_queue_tokens=200,
     window_batches=4,
@@ -101,6 +102,18 @@ async def test_batches_are_cut_by_padded_tokens_shortest_first() -> None:
         model.gate.set()
         await asyncio.gather(first, call)
     assert model.batches[1:] == [[2, 5, 6], [1, 4], [3]]
+
+
+async def test_a_batch_is_not_mostly_padding() -> None:
+    """What is much longer than those before it begins a batch of its own, though there is room."""
+    model = Model()
+    async with batching(model) as batcher:
+        first = await busy(batcher, model)
+        lengths = {1: 2, 2: 3, 3: 13, 4: 1}
+        call = await submitted(batcher, [Entry(item, tokens) for item, tokens in lengths.items()])
+        model.gate.set()
+        await asyncio.gather(first, call)
+    assert model.batches[1:] == [[4, 1, 2], [3]]
 
 
 async def test_a_batch_holds_one_group() -> None:

@@ -39,7 +39,7 @@ def pack(vectors: Sequence[NDArray[np.float32]], dimension: int = DIMENSION) -> 
 
 
 class SmallEmbedder(embedder_pb2_grpc.EmbedderServiceServicer):
-    """Encodes with `encode`, for the model it has; a reranked text's score is its share of the query's words, less one.
+    """Encodes with `encode`, for its models; a reranked text's score is its share of the query's words, less one.
 
     It has a reranker or has none.
     """
@@ -47,6 +47,7 @@ class SmallEmbedder(embedder_pb2_grpc.EmbedderServiceServicer):
     def __init__(self, *, reranker: bool = False, model: str = ENCODER) -> None:
         self.reranker = reranker
         self.model = model
+        self.other_models: tuple[str, ...] = ()
         self.tasks: list[int] = []
         self.asked: list[list[str]] = []
         # Calls wait while it is cleared; `left` counts those that were cancelled.
@@ -57,14 +58,16 @@ class SmallEmbedder(embedder_pb2_grpc.EmbedderServiceServicer):
     async def Embed(self, request: embedder_pb2.EmbedRequest, context: Any) -> embedder_pb2.EmbedResponse:
         self.tasks.append(request.task)
         self.asked.append(list(request.texts))
-        if request.model != self.model.partition("@")[0]:
+        models = {model.partition("@")[0]: model for model in (self.model, *self.other_models)}
+        if request.model not in models:
             raise not_found("model", request.model, "MODEL_NOT_FOUND")
         try:
             await self.answers.wait()
         except asyncio.CancelledError:
             self.left += 1
             raise
-        return embedder_pb2.EmbedResponse(vectors=pack([encode(text) for text in request.texts]), model=self.model)
+        vectors = pack([encode(text) for text in request.texts])
+        return embedder_pb2.EmbedResponse(vectors=vectors, model=models[request.model])
 
     async def Rerank(self, request: embedder_pb2.RerankRequest, context: Any) -> embedder_pb2.RerankResponse:
         if not self.reranker:

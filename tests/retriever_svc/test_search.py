@@ -168,6 +168,20 @@ async def test_another_encoder_is_no_ground_for_a_dense_search(alice: Caller, em
     assert [left.reason for left in (await alice.search("dogs")).degradations] == ["ENCODER_MISMATCH"]
 
 
+async def test_each_collection_is_searched_by_its_own_encoder(alice: Caller, embedder: SmallEmbedder) -> None:
+    """One at a time and in a batch, where the embedder serves both."""
+    embedder.other_models = ("bigger@r7",)
+    await fill(alice)
+    await alice.put("other", encoder="bigger@r7")
+    await alice.write("animals", [CATS, DOGS], "other")
+    for collection in ("kb", "other"):
+        response = await alice.search("dogs bark", collection)
+        assert (response.hits[0].chunk.text, list(response.degradations)) == (DOGS, [])
+        assert (await alice.found("dogs bark", collection, mode="SEARCH_MODE_DENSE"))[0] == DOGS
+    both = await batch(alice, {"query": "dogs bark"}, {"query": "dogs bark", "collection": "other"})
+    assert [(each.hits[0].chunk.text, list(each.degradations)) for each in both] == [(DOGS, [])] * 2
+
+
 def batch_request(*searches: dict[str, Any]) -> retriever_pb2.BatchSearchRequest:
     """The searches, in `kb` where they do not say; enums by name, a `vector` as a message."""
     return retriever_pb2.BatchSearchRequest(searches=[search_request(**search) for search in searches])

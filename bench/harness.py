@@ -222,6 +222,11 @@ def cpu_s(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
+def peak_mb(pid: int) -> float:
+    """The most resident memory that a process and its children held since each began, or was last watched."""
+    return sum(_peak_mb(process.pid) for process in _family(pid))
+
+
 def _reset_peak(pid: int) -> None:
     try:
         Path(f"/proc/{pid}/clear_refs").write_text("5")

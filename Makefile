@@ -68,7 +68,7 @@ fmt: $(VENV)/.lint ## Format the Python code and apply the safe fixes.
 
 # ROUNDS=N measures so many rounds; DOCS=1 writes the tables to docs/performance.md too. On a GPU: `make install-gpu gen`,
 # then MODEL=... .venv/bin/python -m bench.generate.
-.PHONY: bench-mesh bench-generate bench-vllm-vs-hf bench-soak bench-extractive bench-search
+.PHONY: bench-mesh bench-generate bench-vllm-vs-hf bench-soak bench-extractive bench-search bench-embed
 bench-mesh: $(VENV)/.bench gen ## Measure what each hop adds to the first token and to every later one.
 	$(PYTHON) -m bench.mesh
 
@@ -86,8 +86,6 @@ bench-soak: $(VENV)/.bench gen ## Cancel 100 thousand streams and watch generato
 
 FOLDER := ../shared/data/squad-dev10
 INFINITY := build/infinity
-
-.PHONY: bench-embed
 bench-embed: $(VENV)/.bench $(INFINITY)/.installed gen ## Measure the embedder beside sentence-transformers, infinity and its bare engine. FOLDER=... has the texts.
 	$(PYTHON) -m bench.embed $(FOLDER)
 

@@ -4,8 +4,8 @@ All four run all-MiniLM-L6-v2 on the CPU. Each is a process that is started for 
 machine but for this caller, and ended after it. `ragmesh` is embedder_svc as the local mesh runs it, over gRPC and
 without its cache; `sentence-transformers` is one process that encodes in a loop, with its default batch size, and lets
 callers who come at once take turns; `infinity` is infinity-emb's HTTP server on its ONNX engine; `bare-engine`, the
-floor, is the service's encoder called directly: bulk in batches like the service's, questions that come at once in one
-call.
+floor, is the service's encoder called directly: all texts of the bulk, or all questions that come at once, in one call,
+sorted and cut into batches like the service's.
 
 Before anything is measured, the vectors of all must agree. `start_s` is from the start of the process to the first
 vector, `peak_mb` the most memory that it ever held. ROUNDS is the number of rounds; the argument is a folder whose

@@ -21,8 +21,8 @@ from embedder_svc import weights
 from embedder_svc.encoding import ModelOptions, Task, Vectors
 from embedder_svc.loading import load_encoder
 
-_BATCH_TOKENS = 2048
-"""As embedder_svc's batches on a CPU."""
+BATCH_TOKENS, PADDING_TOKENS = 2048, 128
+"""As embedder_svc cuts its batches on a CPU."""
 
 
 class Model(Protocol):
@@ -59,36 +59,40 @@ class SentenceTransformers:
 
 
 class BareEngine:
-    """The service's encoder: bulk sorted by length and cut by tokens as the service does, questions all in one call."""
+    """The service's encoder, given all at once: sorted by length and cut into batches as the service does."""
 
     def __init__(self) -> None:
         self._encoder = load_encoder(ModelOptions(weights.BUNDLED_MODEL, weights.BUNDLED_MODEL))
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        tokens = [length.tokens for length in self._encoder.lengths(texts, Task.DOCUMENT)]
-        places = sorted(range(len(texts)), key=tokens.__getitem__)
-        vectors = np.empty((len(texts), self._encoder.card.dimension), dtype=np.float32)
-        for batch in batches(places, tokens, _BATCH_TOKENS):
-            vectors[batch] = self._encoder.encode([texts[place] for place in batch], Task.DOCUMENT)
-        return vectors
+        return self._encode(texts, Task.DOCUMENT)
 
     def ask(self, questions: Sequence[str], at_once: int) -> list[float]:
         seconds: list[float] = []
         for start in range(0, len(questions), at_once):
             began_s = time.perf_counter()
             together = questions[start : start + at_once]
-            self._encoder.encode(together, Task.QUERY)
+            self._encode(together, Task.QUERY)
             seconds += [time.perf_counter() - began_s] * len(together)
         return seconds
 
+    def _encode(self, texts: Sequence[str], task: Task) -> Vectors:
+        vectors = np.empty((len(texts), self._encoder.card.dimension), dtype=np.float32)
+        for batch in batches([length.tokens for length in self._encoder.lengths(texts, task)]):
+            vectors[batch] = self._encoder.encode([texts[place] for place in batch], task)
+        return vectors
 
-def batches(places: Sequence[int], tokens: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Runs of the places, shortest texts first as they come, that padded to their longest keep to so many tokens."""
+
+def batches(tokens: Sequence[int]) -> Iterator[list[int]]:
+    """The places of texts of so many tokens, shortest first, in batches that are bounded as their padding is."""
     batch: list[int] = []
-    for place in places:
-        if batch and tokens[place] * (len(batch) + 1) > max_tokens:
+    real = 0
+    for place in sorted(range(len(tokens)), key=tokens.__getitem__):
+        real += tokens[place]
+        padded = tokens[place] * (len(batch) + 1)
+        if batch and (padded > BATCH_TOKENS or padded - real > PADDING_TOKENS):
             yield batch
-            batch = []
+            batch, real = [], tokens[place]
         batch.append(place)
     if batch:
         yield batch

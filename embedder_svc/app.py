@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from prometheus_client.registry import Collector
 
+from embedder_svc import weights
 from embedder_svc.batching import BatchLimits, Device, open_device
 from embedder_svc.embedding import Embedder, open_embedder
 from embedder_svc.embedding_cache import CacheLimits, EmbeddingCache, Memory
@@ -145,6 +146,6 @@ def _options(model: ModelSettings, settings: Settings) -> ModelOptions:
 
 
 def _recipe(options: ModelOptions) -> str:
-    """What the settings change about a model's vectors."""
+    """What makes a model's vectors beside its weights: its configuration, and what the settings change of it."""
     prompts = sorted((task.value, prompt) for task, prompt in options.prompts.items())
-    return f"{options.load.dtype} {prompts}"
+    return f"{weights.configuration(options.model)} {options.load.dtype} {prompts}"

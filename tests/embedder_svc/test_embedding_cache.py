@@ -19,6 +19,7 @@ from embedder_svc.encoding import EncoderCard, Length, Task
 from embedder_svc.metrics import CacheCollector
 from embedder_svc.redis_embedding_cache import open_redis_embedding_cache
 from embedder_svc.settings import Settings
+from embedder_svc.weights import configuration
 from meshkit.errors import ResourceExhausted
 from meshkit.identity import Identity
 from meshkit.testing import connect, serve
@@ -103,6 +104,17 @@ def test_a_vector_comes_back_to_the_last_bit() -> None:
 def test_bytes_of_another_length_are_no_vector(value: bytes | None) -> None:
     """Nothing, and what was not packed here, is a miss."""
     assert unpack(value, 4) is None
+
+
+def test_a_models_configuration_is_told_apart(tmp_path: Path) -> None:
+    """Weights alone do not make a vector: pooling and prompts are in other files."""
+    (tmp_path / "1_Pooling").mkdir()
+    config = tmp_path / "1_Pooling" / "config.json"
+    seen = set()
+    for pooling in ("mean", "cls"):
+        config.write_text(pooling)
+        seen |= {configuration(str(tmp_path)), configuration(str(tmp_path))}
+    assert len(seen) == 2
 
 
 async def test_a_hit_is_a_miss_but_for_the_encoding(server: RedisServer) -> None:

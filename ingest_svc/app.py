@@ -25,7 +25,7 @@ from ingest_svc.redis_jobs import JOB_WORK, RedisJobs
 from ingest_svc.redis_locks import RedisLocks
 from ingest_svc.redis_progress import RedisProgress, open_redis_progress
 from ingest_svc.redis_queue import RedisQueue
-from ingest_svc.reindexing import Reindexing, ReindexLimits
+from ingest_svc.reindexing import Reindexing
 from ingest_svc.service import ChunkingService, CollectionService, DocumentService, JobService
 from ingest_svc.settings import Settings
 from ingest_svc.uploading import Uploading
@@ -147,7 +147,8 @@ async def _open_workers(settings: Settings, stores: _Stores, core: _Core, stack:
         core.index,
         stores.locks,
         stores.bus,
-        ReindexLimits(settings.attempt_timeout_s, settings.lock_wait_s),
+        patience,
+        pace,
     )
     running = JobRunning(
         stores.catalog, stores.jobs, core.intake, stores.objects, core.sources, reindexing, stores.bus, limits

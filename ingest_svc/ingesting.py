@@ -25,7 +25,7 @@ _AWAY = ("UNAVAILABLE", "ABORTED")
 # What writing to an index that was switched meanwhile fails with, or encoding for it.
 _SWITCHED = ("ENCODER_MISMATCH", "MODEL_NOT_FOUND", "COLLECTION_NOT_FOUND")
 # Nobody knows whether the document is to blame: `max_attempts` decide.
-_FAULTS = ("INTERNAL", "DEADLINE_EXCEEDED", "CANCELLED", "DATA_LOSS")
+FAULTS = ("INTERNAL", "DEADLINE_EXCEEDED", "CANCELLED", "DATA_LOSS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Ingesting:
             error = await self._attempt(item, document)
             if isinstance(error, Document):
                 return error
-            faults += error.code in _FAULTS
+            faults += error.code in FAULTS
             if not self._worth_another(error, faults, document):
                 return _failed(document, error)
             logger.warning("%s: attempt %d failed, will retry: %s", document.name, attempts, error)
@@ -160,7 +160,7 @@ class Ingesting:
         waited = now() - document.stored_time
         if waited > timedelta(seconds=self._patience.retry_for_s):
             return False
-        if error.code in _FAULTS:
+        if error.code in FAULTS:
             return faults < self._patience.max_attempts
         return error.code in _AWAY or error.reason == "OVERLOADED"
 

@@ -1,18 +1,19 @@
 """What a worker does with a reindexing: build another index beside the collection's own, and switch to it."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 
 from ingest_svc.catalog import Catalog, Collection, Document, DocumentState, Rebuild, now
 from ingest_svc.failure import Failure
 from ingest_svc.index import Index
+from ingest_svc.ingesting import FAULTS, Patience
 from ingest_svc.intake import fingerprint
 from ingest_svc.jobs import PASSING, DocumentFailure, Ended, Job, JobState, JobStore, Reindex, Settled
 from ingest_svc.pipeline import Pipeline
 from ingest_svc.progress import ProgressBus, progress_of
-from ingest_svc.work import Locks
+from ingest_svc.work import Locks, Pace, backoff_s
 from meshkit import deadline
 from meshkit.deadline import Deadline
 from meshkit.errors import Aborted, FailedPrecondition, Internal, MeshError, NotFound
@@ -21,14 +22,6 @@ logger = logging.getLogger(__name__)
 
 _PAGE = 500
 _STANDARD = "standard"
-
-
-@dataclass(frozen=True, slots=True)
-class ReindexLimits:
-    """Seconds that one document may take, and that a lock is waited for."""
-
-    attempt_timeout_s: float
-    lock_wait_s: float
 
 
 class Reindexing:
@@ -47,7 +40,8 @@ class Reindexing:
         index: Index,
         locks: Locks,
         bus: ProgressBus,
-        limits: ReindexLimits,
+        patience: Patience,
+        pace: Pace,
     ) -> None:
         self._catalog = catalog
         self._jobs = jobs
@@ -55,7 +49,8 @@ class Reindexing:
         self._index = index
         self._locks = locks
         self._bus = bus
-        self._limits = limits
+        self._patience = patience
+        self._pace = pace
 
     async def run(self, tenant: str, job: Job) -> None:
         """Build the index and switch to it; raises Ended where the job was cancelled.
@@ -71,7 +66,7 @@ class Reindexing:
 
     async def tidy(self, tenant: str, job: Job) -> None:
         """After the job's end: leave the collection with the index that it has, and none beside it."""
-        async with self._locks.hold(tenant, f"collections/{job.collection}", self._limits.lock_wait_s):
+        async with self._locks.hold(tenant, f"collections/{job.collection}", self._patience.lock_wait_s):
             collection = await self._catalog.find_collection(tenant, job.collection)
             if collection is None or not _built_by(collection, job):
                 return
@@ -83,7 +78,7 @@ class Reindexing:
 
     async def _begun(self, tenant: str, job: Job) -> Collection | None:
         """The collection, with an index beside it; None where there is nothing to build."""
-        async with self._locks.hold(tenant, f"collections/{job.collection}", self._limits.lock_wait_s):
+        async with self._locks.hold(tenant, f"collections/{job.collection}", self._patience.lock_wait_s):
             collection = await self._catalog.get_collection(tenant, job.collection)
             if _built_by(collection, job):
                 return collection
@@ -118,7 +113,7 @@ class Reindexing:
 
     async def _build_document(self, tenant: str, job: Job, id: str) -> None:
         name = f"collections/{job.collection}/documents/{id}"
-        async with self._locks.hold(tenant, name, self._limits.lock_wait_s):
+        async with self._locks.hold(tenant, name, self._patience.lock_wait_s):
             document = await self._catalog.find_document(tenant, job.collection, id)
             collection = await self._catalog.get_collection(tenant, job.collection)
             beside = collection.beside
@@ -134,8 +129,7 @@ class Reindexing:
 
     async def _built(self, tenant: str, beside: Collection, document: Document) -> Settled:
         try:
-            with deadline.using(Deadline.after(self._limits.attempt_timeout_s)):
-                built = await self._pipeline.run_beside(beside, document)
+            built = await self._with_patience(beside, document)
         except KeyError:
             return _not_built(document, Internal("INTERNAL_ERROR", "the document's bytes are gone"))
         except MeshError as error:
@@ -146,8 +140,21 @@ class Reindexing:
             await self._catalog.replace_document(tenant, _rebuilt(document, built, beside), document.generation)
         return Settled(document.id, "ready", built.chunk_count, document.size_bytes)
 
+    async def _with_patience(self, beside: Collection, document: Document) -> Document:
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
+                with deadline.using(Deadline.after(self._patience.attempt_timeout_s)):
+                    return await self._pipeline.run_beside(beside, document)
+            except MeshError as error:
+                if error.code in PASSING or error.code not in FAULTS or attempts == self._patience.max_attempts:
+                    raise
+                logger.warning("%s: attempt %d to reindex it failed, will retry: %s", document.name, attempts, error)
+                await asyncio.sleep(backoff_s(attempts, self._pace))
+
     async def _switch(self, tenant: str, job: Job) -> None:
-        async with self._locks.hold(tenant, f"collections/{job.collection}", self._limits.lock_wait_s):
+        async with self._locks.hold(tenant, f"collections/{job.collection}", self._patience.lock_wait_s):
             collection = await self._catalog.get_collection(tenant, job.collection)
             if not _built_by(collection, job):
                 return

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from meshkit.errors import FailedPrecondition, Unavailable, not_found
+from meshkit.errors import FailedPrecondition, Internal, Unavailable, not_found
 from meshkit.identity import current, require_scope
 from meshkit.server import App, Registration
 from meshkit.settings import ServerSettings
@@ -31,6 +31,7 @@ class Behaviour:
     revision: str = "1"
     others: tuple[str, ...] = ()
     dies_switching: bool = False
+    faults: int = 0
 
 
 class Embedder(embedder_pb2_grpc.EmbedderServiceServicer):
@@ -136,6 +137,9 @@ class Index(index_pb2_grpc.IndexServiceServicer):
                 raise FailedPrecondition("ENCODER_MISMATCH", "another dimension")
             assert request.part.vectors.count == len(request.part.chunks)
             chunks.extend(request.part.chunks)
+        if self.behaviour.faults:
+            self.behaviour.faults -= 1
+            raise Internal("INTERNAL_ERROR", "died in mid-stream")
         # As it is now: a switch may have come between.
         held = self._held("/".join(document.split("/")[:2]))
         if encoder != held.spec.encoder:

@@ -1,6 +1,7 @@
 """SwitchIndex: another index takes the place of the one in use, in one step, whatever goes on beside it."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -13,7 +14,8 @@ from meshkit.channel import peer_errors
 from meshkit.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from meshkit.identity import Identity
 from ragmesh.retriever.v1 import index_pb2, retriever_pb2
-from retriever_svc.index import Chunk, Index, IndexSpec, Place, Scope, find, stored
+from retriever_svc.index import Chunk, Index, IndexSpec, Place, Replaced, Scope, State, find, stored
+from retriever_svc.index_state import read_state, write_state
 from retriever_svc.indexing import Indexing
 from retriever_svc.reading import Readers
 from retriever_svc.turns import open_turns
@@ -184,6 +186,16 @@ async def test_searches_beside_switches_find_the_old_or_the_new(alice: Caller) -
 
     await asyncio.gather(rebuild(), search(), search())
     assert len(seen) > 1
+
+
+def test_a_state_outlives_its_json() -> None:
+    """All of it; one that was written before there were switches is without."""
+    state = State(SPEC, 7, gaps=True, chunks="a1", replaced=Replaced(NEXT_SPEC, "kb"), successor="kb")
+    written = write_state(state)
+    assert read_state(json.loads(json.dumps(written))) == state
+    for later in ("chunks", "replaced", "successor"):
+        del written[later]
+    assert read_state(written) == State(SPEC, 7, gaps=True)
 
 
 class Crash(Exception):

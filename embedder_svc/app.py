@@ -10,12 +10,12 @@ from embedder_svc import weights
 from embedder_svc.batching import BatchLimits, Device, open_device
 from embedder_svc.embedding import Embedder, open_embedder
 from embedder_svc.embedding_cache import CacheLimits, EmbeddingCache, Memory
-from embedder_svc.encoding import Card, LoadOptions, ModelOptions, Task
+from embedder_svc.encoding import Card, ModelOptions
 from embedder_svc.loading import load_encoder, load_reranker
 from embedder_svc.metrics import CacheCollector
 from embedder_svc.ranking import Ranker, open_ranker
 from embedder_svc.service import EmbedderService
-from embedder_svc.settings import ModelSettings, Settings
+from embedder_svc.settings import Settings
 from meshkit.server import App, Registration
 from meshkit.server_info import Load
 from ragmesh.embedder.v1 import embedder_pb2, embedder_pb2_grpc
@@ -37,9 +37,9 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         rankers: dict[str, Ranker] = {}
         for model in settings.served:
             if model.kind == "encoder":
-                embedders[model.shown_name] = await opener.embedder(_options(model, settings))
+                embedders[model.shown_name] = await opener.embedder(settings.options(model))
             else:
-                rankers[model.shown_name] = await opener.ranker(_options(model, settings))
+                rankers[model.shown_name] = await opener.ranker(settings.options(model))
         yield make_app(embedders, rankers, settings, [CacheCollector(cache)] if cache else [])
 
 
@@ -124,24 +124,6 @@ def _limits(settings: Settings, card: Card) -> BatchLimits:
         window_batches=settings.window_batches,
         max_interactive_run=settings.max_interactive_run,
         retry_after_s=settings.queue_retry_after_s,
-    )
-
-
-def _options(model: ModelSettings, settings: Settings) -> ModelOptions:
-    prompts = {Task.QUERY: model.query_prompt, Task.DOCUMENT: model.document_prompt}
-    load = LoadOptions(
-        device=model.device or settings.device,
-        dtype=model.dtype or settings.dtype,
-        max_tokens=model.max_tokens or settings.max_tokens,
-        threads=settings.torch_threads,
-        download=settings.download,
-    )
-    return ModelOptions(
-        model=model.model,
-        name=model.shown_name,
-        load=load,
-        prompts={task: prompt for task, prompt in prompts.items() if prompt is not None},
-        matryoshka_dimensions=model.matryoshka_dimensions,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sentence_transformers import CrossEncoder
 
-from embedder_svc import torch_model
+from embedder_svc import torch_model, weights
 from embedder_svc.encoding import Card, Length, LoadError, LoadOptions, Vectors
 
 
@@ -24,7 +24,7 @@ class CrossEncoderReranker:
         loaded = torch_model.load(CrossEncoder, model, options)
         if loaded.num_labels != 1:
             raise LoadError(f"{model}: gives {loaded.num_labels} scores a pair; a reranker gives one")
-        revision = torch_model.revision(model, loaded)
+        revision = weights.revision(weights.locate(model))
         card = Card(name, revision, max_tokens=loaded.max_seq_length, backend=torch_model.backend(loaded))
         reranker = cls(loaded, card)
         reranker.score([("warm", "up")])

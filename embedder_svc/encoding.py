@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -26,16 +27,21 @@ class Task(Enum):
 class LoadOptions:
     """How to load a model.
 
-    The device is `auto`, `cpu`, `cuda` or `cuda:1`; the dtype `auto` (as stored), `float32`, `float16` or
-    `bfloat16`. Texts are cut at `max_tokens` even where the model reads more. With 0 threads torch chooses. A
-    model that is not on disk is downloaded only where `download` allows it.
+    The device is `auto`, `cpu`, `cuda` or `cuda:1`; the backend `auto`, `onnx` (for the CPU) or `torch`; the
+    dtype `auto`, `float32`, `int8` (onnx only), `float16` or `bfloat16` (torch only). With `auto` they are a GPU
+    with torch in the dtype of the weights where there is a GPU, else the CPU with ONNX Runtime, in int8 where
+    the CPU multiplies that faster. Texts are cut at `max_tokens` even where the model reads more. With 0 threads
+    there is one for each core. A model that is not on disk is downloaded only where `download` allows it. What
+    is converted to ONNX is kept in `conversion_folder`.
     """
 
     device: str = "auto"
-    dtype: str = "float32"
+    backend: str = "auto"
+    dtype: str = "auto"
     max_tokens: int = 8192
     threads: int = 0
     download: bool = False
+    conversion_folder: Path = Path("data", "models")
 
 
 @dataclass(frozen=True, slots=True)

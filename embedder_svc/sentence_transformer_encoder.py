@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from embedder_svc import torch_model
+from embedder_svc import torch_model, weights
 from embedder_svc.encoding import EncoderCard, Length, LoadOptions, Task, Vectors
 
 # Under these names models keep their prompts; the first found counts, else the model's default one.
@@ -40,7 +40,7 @@ class SentenceTransformerEncoder:
         loaded = torch_model.load(SentenceTransformer, model, options)
         card = EncoderCard(
             name=name,
-            revision=torch_model.revision(model, loaded),
+            revision=weights.revision(weights.locate(model)),
             max_tokens=loaded.max_seq_length,
             backend=torch_model.backend(loaded),
             dimension=loaded.get_embedding_dimension(),

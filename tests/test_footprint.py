@@ -6,7 +6,17 @@ import sys
 
 import pytest
 
-HEAVY = ["lancedb", "milvus_lite", "pymilvus", "redis", "sentence_transformers", "torch", "transformers", "vllm"]
+HEAVY = [
+    "lancedb",
+    "milvus_lite",
+    "onnxruntime",
+    "pymilvus",
+    "redis",
+    "sentence_transformers",
+    "torch",
+    "transformers",
+    "vllm",
+]
 LOADED = {
     "gateway": ["redis"],
     "retriever_svc": [],  # its index's driver comes with its index

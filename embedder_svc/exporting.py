@@ -1,0 +1,208 @@
+"""The process that converts one model to ONNX: the only place where torch and the converter meet."""
+
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.transformers import optimizer
+from tokenizers import Tokenizer
+
+from embedder_svc import converted, onnx_model, weights
+from embedder_svc.converted import Manifest
+from embedder_svc.cross_encoder_reranker import CrossEncoderReranker
+from embedder_svc.encoding import Encoder, LoadError, LoadOptions, Reranker, Task, Vectors
+from embedder_svc.sentence_transformer_encoder import SentenceTransformerEncoder
+
+_OPSET = 17
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+# Products of matrices, alone or within fused attention; embeddings stay as they are.
+_QUANTIZED = ["MatMul", "Attention"]
+# A protobuf message holds 2 GiB; beyond this the weights lie beside the graph.
+_LARGE_BYTES = 1_800_000_000
+# The least cosine, or the greatest difference of scores, between the model and what it was converted to.
+_LEAST_COSINE = {"float32": 0.9999, "int8": 0.95}
+_GREATEST_DIFFERENCE = {"float32": 1e-3, "int8": 0.1}
+
+# Of many lengths, scripts and cases, so that padding, lower-casing and unknown characters show.
+_SAMPLE = [
+    "A short one",
+    "Kubernetes RESTARTS a pod that fails its liveness probe; how often depends on the back-off.",
+    "检索增强生成把答案建立在文档之上。",
+    "emoji 😀, naïve café, tabs\tand  spaces",
+    " ".join(["Each word of this long text counts, whatever its company."] * 12),
+]
+
+
+class _Graph(torch.nn.Module):  # type: ignore[misc]
+    """The model as a function of its tensors alone: rows of an encoder, or scores of a cross-encoder."""
+
+    def __init__(self, model: Any, inputs: Sequence[str], output: Callable[[Mapping[str, Any]], Any]) -> None:
+        super().__init__()
+        self.model = model
+        self._inputs = inputs
+        self._output = output
+
+    def forward(self, *tensors: Any) -> Any:
+        return self._output(self.model(dict(zip(self._inputs, tensors, strict=True))))
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A model that sentence-transformers has loaded, what to export of it, and how it judges a conversion."""
+
+    model: Any
+    manifest: Manifest
+    output: Callable[[Mapping[str, Any]], Any]
+    difference: Callable[[onnx_model.OnnxModel], float]
+    tolerance: Mapping[str, float]
+
+
+def main(order: Mapping[str, str]) -> None:
+    """Convert `model` of `kind` to `precision` into the empty `folder`; raises LoadError where it cannot be."""
+    folder, precision = Path(order["folder"]), order["precision"]
+    source = (_encoder if order["kind"] == "encoder" else _reranker)(Path(order["model"]), precision)
+    _save_tokenizer(source, folder)
+    with TemporaryDirectory(dir=folder) as scratch:
+        plain = Path(scratch, "plain.onnx")
+        _export(source, plain)
+        fused = _fused(source, plain)
+        for graph in (fused, plain):
+            _finish(graph, precision, folder, large=_is_large(source))
+            converted.write(folder, converted.fields(source.manifest))
+            difference = source.difference(onnx_model.load(folder, source.manifest.kind, LoadOptions()))
+            if difference <= source.tolerance[precision]:
+                return
+    raise LoadError(f"it differs by more than {source.tolerance[precision]} from the model")
+
+
+def _encoder(model: Path, precision: str) -> _Source:
+    encoder = SentenceTransformerEncoder.load(str(model), model.name, LoadOptions(device="cpu", dtype="float32"))
+    loaded = encoder._model  # noqa: SLF001 - the conversion is of what the adapter holds
+    if any(getattr(module, "include_prompt", True) is False for module in loaded):
+        raise LoadError("its pooling leaves out the prompt")
+    card, prompts = encoder.card, {task.value: encoder._prompts[task] for task in Task}  # noqa: SLF001
+    manifest = Manifest(
+        kind="encoder",
+        revision=weights.revision(model, precision),
+        max_tokens=card.max_tokens,
+        dimension=card.dimension,
+        matryoshka_dimensions=card.matryoshka_dimensions,
+        prompts=prompts,
+        **_tensors(loaded, loaded.preprocess(_SAMPLE)),
+    )
+
+    def difference(graph: onnx_model.OnnxModel) -> float:
+        return max(1 - float(cosine) for task in Task for cosine in _cosines(encoder, graph, task, prompts[task.value]))
+
+    limits = {name: 1 - cosine for name, cosine in _LEAST_COSINE.items()}
+    return _Source(loaded, manifest, lambda features: features["sentence_embedding"], difference, limits)
+
+
+def _cosines(encoder: Encoder, graph: onnx_model.OnnxModel, task: Task, prompt: str) -> Vectors:
+    rows = graph.run([prompt + text for text in _SAMPLE])
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray((unit * encoder.encode(_SAMPLE, task)).sum(axis=1), dtype=np.float32)
+
+
+def _reranker(model: Path, precision: str) -> _Source:
+    reranker: Reranker = CrossEncoderReranker.load(str(model), model.name, LoadOptions(device="cpu", dtype="float32"))
+    loaded = reranker._model  # type: ignore[attr-defined]  # noqa: SLF001 - as above
+    pairs = [(_SAMPLE[0], text) for text in _SAMPLE]
+    manifest = Manifest(
+        kind="reranker",
+        revision=weights.revision(model, precision),
+        max_tokens=reranker.card.max_tokens,
+        **_tensors(loaded, loaded.preprocess(pairs)),
+    )
+
+    def difference(graph: onnx_model.OnnxModel) -> float:
+        return float(np.abs(graph.run(pairs) - reranker.score(pairs)).max())
+
+    def scores(features: Mapping[str, Any]) -> Any:
+        return loaded.activation_fn(features["scores"])[:, 0]
+
+    return _Source(loaded, manifest, scores, difference, _GREATEST_DIFFERENCE)
+
+
+def _tensors(loaded: Any, features: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest's part about the graph's tensors; raises LoadError for models of other things than tokens."""
+    inputs = tuple(name for name in _INPUTS if name in features)
+    strange = [name for name, value in features.items() if isinstance(value, torch.Tensor) and name not in inputs]
+    if strange or "input_ids" not in inputs:
+        raise LoadError(f"takes {', '.join(strange) or 'no tokens'}")
+    tokenizer = loaded.tokenizer
+    return {"inputs": inputs, "pad_id": tokenizer.pad_token_id or 0, "pad_type_id": tokenizer.pad_token_type_id}
+
+
+def _save_tokenizer(source: _Source, folder: Path) -> None:
+    """With truncation on the model's side, for the runtime to lower; padding is the runtime's own."""
+    tokenizer = Tokenizer.from_str(source.model.tokenizer.backend_tokenizer.to_str())
+    tokenizer.enable_truncation(source.manifest.max_tokens, direction=source.model.tokenizer.truncation_side)
+    tokenizer.no_padding()
+    tokenizer.save(str(folder / converted.TOKENIZER))
+
+
+def _export(source: _Source, graph: Path) -> None:
+    """With torch's tracing exporter: the graphs of the newer one are not those that the optimizer knows."""
+    inputs = source.manifest.inputs
+    tensors = tuple(torch.ones((2, 8), dtype=torch.int64) for _ in inputs)
+    axes = {name: {0: "batch", 1: "length"} for name in inputs} | {"output": {0: "batch"}}
+    with torch.inference_mode():
+        torch.onnx.export(
+            _Graph(source.model, inputs, source.output).eval(),
+            tensors,
+            str(graph),
+            input_names=list(inputs),
+            output_names=["output"],
+            dynamic_axes=axes,
+            opset_version=_OPSET,
+            dynamo=False,
+        )
+
+
+def _fused(source: _Source, plain: Path) -> Path:
+    """The graph with attention, normalisations and activations as single operators, where they are recognised."""
+    config = source.model.config
+    heads, hidden = getattr(config, "num_attention_heads", 0), getattr(config, "hidden_size", 0)
+    optimized = optimizer.optimize_model(str(plain), "bert", num_heads=heads, hidden_size=hidden, opt_level=0)
+    fused = plain.with_name("fused.onnx")
+    optimized.save_model_to_file(str(fused), use_external_data_format=_is_large(source))
+    return fused
+
+
+def _finish(graph: Path, precision: str, folder: Path, *, large: bool) -> None:
+    """Put the graph into the folder, quantized where asked for: weights per channel, activations as they come."""
+    target = folder / converted.GRAPH
+    if precision == "int8":
+        quantize_dynamic(
+            graph,
+            target,
+            op_types_to_quantize=_QUANTIZED,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=large,
+            extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
+        )
+    else:
+        onnx.save_model(onnx.load(graph), target, save_as_external_data=large)
+
+
+def _is_large(source: _Source) -> bool:
+    return bool(sum(parameter.nbytes for parameter in source.model.parameters()) > _LARGE_BYTES)
+
+
+if __name__ == "__main__":
+    # What the libraries say of themselves is not for whoever waits; only a failure's last line is.
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,166 @@
+"""Models converted to ONNX, beside the same models as sentence-transformers runs them."""
+
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from embedder_svc import converted, onnx_model, weights
+from embedder_svc.encoding import Encoder, LoadError, LoadOptions, ModelOptions, Task, Vectors
+from embedder_svc.onnx_encoder import OnnxEncoder
+from embedder_svc.onnx_model import OnnxModel
+from embedder_svc.onnx_reranker import OnnxReranker
+from meshkit.errors import Unavailable
+from tests.embedder_svc.tiny_models import random_cross_encoder, random_encoder
+
+TEXTS = [
+    "plain WORDS",
+    "Ärger mit Umläuten, naïve café",
+    "检索增强生成把答案建立在文档之上",
+    "emoji 😀 and a family 👩‍👩‍👧 in the middle",
+    "tabs\tand\r\nlines",
+    " ",
+    "word " * 300,
+]
+TORCH = LoadOptions(device="cpu", backend="torch", dtype="float32")
+
+
+def exported(kind: str, model: Path, folder: Path, precision: str = "float32") -> Path:
+    """The model converted in this process, which is quicker than in one of its own."""
+    from embedder_svc import exporting
+
+    folder.mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exporting.main({"kind": kind, "model": str(model), "precision": precision, "folder": str(folder)})
+    return folder
+
+
+def in_torch(model: Path | str, **options: Any) -> Encoder:
+    """The encoder on torch."""
+    from embedder_svc.sentence_transformer_encoder import SentenceTransformerEncoder
+
+    return SentenceTransformerEncoder.load(str(model), "m", TORCH, **options)
+
+
+def cosines(one: Vectors, other: Vectors) -> Vectors:
+    """Of rows of unit length."""
+    return np.asarray((one * other).sum(axis=1), dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def minilm_in_torch() -> Encoder:
+    """The bundled model as sentence-transformers runs it."""
+    return in_torch(weights.BUNDLED_MODEL)
+
+
+def test_float32_agrees_with_sentence_transformers(minilm: Encoder, minilm_in_torch: Encoder) -> None:
+    """Vectors, lengths, token ends and the card, for any script, for blanks and for texts that are cut."""
+    for task in Task:
+        assert cosines(minilm.encode(TEXTS, task), minilm_in_torch.encode(TEXTS, task)).min() > 0.9999
+        assert minilm.lengths(TEXTS, task) == minilm_in_torch.lengths(TEXTS, task)
+    assert minilm.char_ends(TEXTS) == minilm_in_torch.char_ends(TEXTS)
+    assert replace(minilm.card, name="m", backend="torch-cpu") == minilm_in_torch.card
+
+
+def test_int8_is_near_and_told_apart(minilm_in_torch: Encoder, tmp_path: Path) -> None:
+    """Each text is nearest to itself, and the revision says that the vectors are others."""
+    folder = exported("encoder", weights.locate(weights.BUNDLED_MODEL), tmp_path / "int8", "int8")
+    encoder = OnnxEncoder.load(folder, ModelOptions(str(folder), "m"))
+    rows, exact = encoder.encode(TEXTS, Task.DOCUMENT), minilm_in_torch.encode(TEXTS, Task.DOCUMENT)
+    assert cosines(rows, exact).min() > 0.95
+    assert (rows @ exact.T).argmax(axis=1).tolist() == list(range(len(TEXTS)))
+    assert encoder.card.revision == f"{minilm_in_torch.card.revision}-int8"
+    assert (folder / converted.GRAPH).stat().st_size < 60_000_000
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pooling": "cls"},
+        {"pooling": "max"},
+        {"pooling": "mean_sqrt_len_tokens"},
+        {"pooling": "weightedmean"},
+        {"pooling": "lasttoken"},
+        {"pooling": ("cls", "mean"), "dense": 24},
+        {"prompts": {"query": "find this: ", "document": "text: "}},
+    ],
+    ids=str,
+)
+def test_what_makes_a_vector_of_tokens_is_converted_too(options: dict[str, Any], tmp_path: Path) -> None:
+    """Each way of pooling, layers behind it, and prompts by task, whatever the lengths in a batch."""
+    model = random_encoder(tmp_path, **options)
+    encoder = OnnxEncoder.load(exported("encoder", model, tmp_path / "onnx"), ModelOptions(str(model), "m"))
+    reference = in_torch(model)
+    for task in Task:
+        assert cosines(encoder.encode(TEXTS, task), reference.encode(TEXTS, task)).min() > 0.9999
+    assert replace(encoder.card, backend="torch-cpu") == reference.card
+
+
+def test_settings_go_before_what_the_model_says(minilm_folder: Path) -> None:
+    """The limit, a prompt and the Matryoshka dimensions; a prompt counts towards a text's tokens."""
+    options = ModelOptions(
+        str(minilm_folder), "m", LoadOptions(max_tokens=16), {Task.QUERY: "query: "}, matryoshka_dimensions=(64, 128)
+    )
+    encoder = OnnxEncoder.load(minilm_folder, options)
+    assert (encoder.card.max_tokens, encoder.card.matryoshka_dimensions) == (16, (64, 128))
+    assert [encoder.lengths(["cat"], task)[0].tokens for task in (Task.DOCUMENT, Task.QUERY)] == [3, 5]
+    assert encoder.lengths(["cat " * 20], Task.DOCUMENT)[0].truncated
+    cut, whole = encoder.encode(["cat " * 14, "cat " * 20], Task.DOCUMENT)
+    assert np.allclose(cut, whole, atol=1e-5)
+    assert np.allclose(encoder.encode(["cat"], Task.QUERY), encoder.encode(["query: cat"], Task.DOCUMENT), atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["Sigmoid", "Identity"])
+def test_a_cross_encoder_scores_as_in_sentence_transformers(activation: str, tmp_path: Path) -> None:
+    """Its own activation included, for pairs of any length."""
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    plain = random_cross_encoder(tmp_path / "plain")
+    CrossEncoder(str(plain), device="cpu", activation_fn=getattr(torch.nn, activation)()).save(str(tmp_path / "model"))
+    folder = exported("reranker", tmp_path / "model", tmp_path / "onnx")
+    reranker = OnnxReranker.load(folder, ModelOptions(str(folder), "m"))
+    pairs = [("which one", text) for text in TEXTS]
+    scores = CrossEncoder(str(tmp_path / "model"), device="cpu").predict(pairs)
+    assert np.allclose(reranker.score(pairs), scores, atol=1e-4)
+    assert reranker.lengths("which one", ["cat"])[0].tokens == 6
+
+
+def test_a_folder_of_another_kind_is_refused(minilm_folder: Path) -> None:
+    """An encoder is no reranker."""
+    with pytest.raises(LoadError, match="holds a converted encoder, not reranker"):
+        OnnxReranker.load(minilm_folder, ModelOptions(str(minilm_folder), "m"))
+
+
+def test_a_model_that_fails_is_unavailable(minilm_folder: Path) -> None:
+    """What ONNX Runtime raises ends at the adapter: here for a padding token that the model does not have."""
+    model = onnx_model.load(minilm_folder, "encoder", LoadOptions())
+    broken = OnnxModel(replace(model.manifest, pad_id=10**6), model._cutting, model._session)
+    with pytest.raises(Unavailable, match="ENGINE_UNAVAILABLE"):
+        broken.run(["short", "somewhat longer"])
+
+
+_PROGRAM = """
+import sys
+from pathlib import Path
+from embedder_svc.encoding import LoadOptions, ModelOptions, Task
+from embedder_svc.loading import load_encoder
+
+encoder = load_encoder(ModelOptions(sys.argv[1], "m", LoadOptions(device="cpu", backend="onnx")))
+assert encoder.encode(["text"], Task.QUERY).shape == (1, 384)
+heavy = {"onnx", "sentence_transformers", "torch", "transformers"}
+sys.exit(f"loaded: {heavy & set(sys.modules)}" if heavy & set(sys.modules) else 0)
+"""
+
+
+def test_encoding_needs_neither_torch_nor_transformers(minilm_folder: Path) -> None:
+    """A converted model is loaded and runs without the libraries that it was converted with."""
+    command = [sys.executable, "-c", _PROGRAM, str(minilm_folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

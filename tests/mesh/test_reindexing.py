@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 import httpx
 import pytest
@@ -65,6 +66,17 @@ async def test_a_collection_is_reindexed_while_it_is_searched_and_changed(mesh: 
     assert texts == expected | {"late": "Badgers that came late.", "page7": "Badgers of den seven moved."}
 
 
+async def ended(mesh: Mesh, job: str) -> str:
+    """The state in which the job ended, read over REST."""
+    headers = {"authorization": f"Bearer {mesh.token()}"}
+    async with httpx.AsyncClient(base_url=f"http://{mesh.edge}", timeout=30, headers=headers) as web:
+        while True:
+            state = str((await web.get(f"/v1/{job}")).json()["job"]["state"])
+            if state not in ("STATE_PENDING", "STATE_RUNNING"):
+                return state
+            await asyncio.sleep(0.1)
+
+
 async def test_a_reindexing_is_started_over_rest(mesh: Mesh) -> None:
     """As a job in JSON; for what is so already it ends at once; another tenant has no such collection."""
     async with client(mesh) as caller:
@@ -77,9 +89,23 @@ async def test_a_reindexing_is_started_over_rest(mesh: Mesh) -> None:
         started = await web.post("/v1/collections/setts:reindex", json={"request_id": "r1"}, headers=ours)
         assert started.status_code == 200
         job = started.json()["job"]
-        assert job["reindexing"]["language"] == "standard"
-        async with asyncio.timeout(20):
-            while job["state"] != "STATE_SUCCEEDED":
-                job = (await web.get(f"/v1/{job['name']}", headers=ours)).json()
-                job = job["job"]
-                await asyncio.sleep(0.1)
+    assert job["reindexing"]["language"] == "standard"
+    assert await asyncio.wait_for(ended(mesh, job["name"]), 20) == "STATE_SUCCEEDED"
+
+
+async def test_a_reindexing_outlives_the_index(mesh: Mesh) -> None:
+    """The retriever is killed in its middle: the job goes on when it is back, and every page is found once."""
+    async with client(mesh) as caller:
+        await caller.create_collection("dens")
+        pages = (upload(caller, "dens", f"page{number}", f"Badgers of den {number}.") for number in range(PAGES))
+        await asyncio.gather(*pages)
+        async with aclosing(caller.reindex("dens", language="english")) as jobs:
+            async for job in jobs:
+                if job.counts.ready >= PAGES // 3:
+                    break
+        mesh.processes["retriever"].kill()
+        assert await asyncio.wait_for(ended(mesh, job.name), 90) == "STATE_SUCCEEDED"
+        found = await caller.search("badgers", "dens", top_k=100)
+    assert sorted(hit.chunk.text for hit in found.hits) == sorted(
+        f"Badgers of den {number}." for number in range(PAGES)
+    )

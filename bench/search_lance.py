@@ -62,13 +62,9 @@ async def open_finder(folder: Path) -> AsyncIterator[Find]:
         connection = await lancedb.connect_async(folder)
         stack.callback(connection.close)
         table = await connection.open_table(lance_rows.table_name(SCOPE, SPEC))
-        yield _Bare(table, await probes(table)).find
-
-
-async def probes(table: AsyncTable) -> int:
-    """How many lists of its index of vectors retriever_svc reads; 0 where there is none."""
-    notes = (await table.schema()).field("vector").metadata or {}
-    return int(notes.get(b"ragmesh.probes", 0))
+        notes = (await table.schema()).field("vector").metadata or {}
+        (words,) = [index.columns[0] for index in await table.list_indices() if index.index_type == "FTS"]
+        yield _Bare(table, words, int(notes.get(b"ragmesh.probes", 0))).find
 
 
 def number_of(place: Place) -> int:
@@ -77,10 +73,14 @@ def number_of(place: Place) -> int:
 
 
 class _Bare:
-    """The calls that somebody would make who had the table and no service before it."""
+    """The calls that somebody would make who had the table and no service before it.
 
-    def __init__(self, table: AsyncTable, probes: int) -> None:
+    `words` is the column that BM25 searches, `probes` how many lists of the vectors' index a search reads, 0 for none.
+    """
+
+    def __init__(self, table: AsyncTable, words: str, probes: int) -> None:
         self._table = table
+        self._words = words
         self._probes = probes
 
     async def find(self, query: Query, task: Task) -> list[int]:
@@ -103,7 +103,7 @@ class _Bare:
         return asked.minimum_nprobes(self._probes).maximum_nprobes(0).refine_factor(1)
 
     def _matching(self, query: Query, limit: int) -> AsyncStandardQuery:
-        return self._table.query().nearest_to_text(MatchQuery(query.text, "text")).limit(limit)
+        return self._table.query().nearest_to_text(MatchQuery(query.text, self._words)).limit(limit)
 
     async def _read(self, rows: Sequence[int]) -> list[int]:
         """The numbers of the chunks of those rows, read with their texts, in the order of the rows."""

@@ -160,6 +160,8 @@ class _Run:
     condition: Condition | None
     watch: Stopwatch
     degradations: list[Degradation] = field(default_factory=list)
+    # The chunks read so far: what was read to be reranked is not read again.
+    chunks: dict[Place, Chunk] = field(default_factory=dict)
 
     @property
     def spec(self) -> IndexSpec:
@@ -173,13 +175,20 @@ class _Run:
         return max(search.candidates or (self.limits.candidates if ordered_anew else 0), search.top_k)
 
     @property
+    def considered(self) -> int:
+        """The fused candidates that may become hits."""
+        if self.search.diversity:
+            return self.candidates
+        return max(self.limits.rerank_candidates, self.search.top_k) if self.search.rerank else self.search.top_k
+
+    @property
     def to_encode(self) -> list[Wanted]:
         """The query, where its vector is wanted and not given."""
         wanted = self.search.vector is None and self.search.mode is not Mode.SPARSE
         return [(self.spec.encoder, self.search.query)] if wanted else []
 
     async def result(self, vectors: Encoding) -> Result:
-        finds = [Find(fused, fused.score) for fused in await self._fused(vectors)]
+        finds = [Find(fused, fused.score) for fused in (await self._fused(vectors))[: self.considered]]
         if self.search.rerank and finds:
             finds = await self._reranked(finds)
         if self.search.min_score:
@@ -262,9 +271,11 @@ class _Run:
             if find.fused.place in chunks
         ]
 
-    async def _read(self, places: Collection[Place]) -> dict[Place, Chunk]:
-        with self.watch.stage("read"):
-            return await self.index.read(self.scope, self.spec, places)
+    async def _read(self, places: Collection[Place]) -> Mapping[Place, Chunk]:
+        if missing := [place for place in places if place not in self.chunks]:
+            with self.watch.stage("read"):
+                self.chunks.update(await self.index.read(self.scope, self.spec, missing))
+        return self.chunks
 
     async def _bearing(self, stage: str, work: Awaitable[_Result]) -> _Result | None:
         """The work's result; None where the embedder fails it or takes more than its share of the time left."""
@@ -316,5 +327,5 @@ def _around(place: Place, window: int) -> list[Place]:
 
 
 def _neighbours(place: Place, window: int, chunks: Mapping[Place, Chunk]) -> tuple[Chunk, ...]:
-    around = _around(place, window)
+    around = _around(place, window) if window else []
     return tuple(chunks[other] for other in around if other != place and other in chunks)

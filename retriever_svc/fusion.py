@@ -27,12 +27,14 @@ class ReciprocalRank:
 
 @dataclass(frozen=True, slots=True)
 class Weighted:
-    """`dense` parts of the dense score and the rest of the sparse one, each half scaled to 0..1 over its finds.
+    """`dense` parts of the dense half and the rest of the sparse one; what a half did not find has 0 there.
 
-    What a half did not find has 0 there. The default weight did best of those tried on labelled questions.
+    A cosine counts by how far it is above the least one found, a BM25 score by its share of the greatest. So a dense
+    half whose scores hardly differ, as those of an encoder that does not know the language, hardly counts: stretched
+    to 0..1 its noise would weigh as much as another's knowledge. docs/quality.md has the measurements.
     """
 
-    dense: float = 0.6
+    dense: float = 0.5
 
 
 Fusion = ReciprocalRank | Weighted
@@ -98,16 +100,21 @@ def _shares(
     """What each half adds to the score of its finds."""
     if isinstance(method, ReciprocalRank):
         return _reciprocal(method, dense), _reciprocal(method, sparse)
-    return _weighted(method.dense, dense), _weighted(1.0 - method.dense, sparse)
+    return _above_least(method.dense, dense), _of_greatest(1.0 - method.dense, sparse)
 
 
 def _reciprocal(method: ReciprocalRank, half: dict[_Place, Ranked]) -> dict[_Place, float]:
     return {place: 1.0 / (method.k + ranked.rank) for place, ranked in half.items()}
 
 
-def _weighted(weight: float, half: dict[_Place, Ranked]) -> dict[_Place, float]:
-    scores = scaled([ranked.score for ranked in half.values()])
-    return {place: weight * score for place, score in zip(half, scores, strict=True)}
+def _above_least(weight: float, half: dict[_Place, Ranked]) -> dict[_Place, float]:
+    least = min((ranked.score for ranked in half.values()), default=0.0)
+    return {place: weight * (ranked.score - least) for place, ranked in half.items()}
+
+
+def _of_greatest(weight: float, half: dict[_Place, Ranked]) -> dict[_Place, float]:
+    greatest = max((ranked.score for ranked in half.values()), default=0.0)
+    return {place: weight * ranked.score / greatest if greatest > 0 else 0.0 for place, ranked in half.items()}
 
 
 def _best_first(found: Fused[_Place]) -> tuple[float, int]:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from retriever_svc.cutting import cut
 from retriever_svc.filtering import FieldType
-from retriever_svc.index import Chunk, IndexSpec, Language, Place, Scope, Vectors
+from retriever_svc.index import Chunk, IndexSpec, Place, Scope, Vectors
 from retriever_svc.lance_filter import column, field_of
+from retriever_svc.words import words_of_chunk
 
 CHUNK_COLUMNS = ["key", "text", "page", "title", "uri", "content_hash", "metadata", "details"]
 
@@ -27,7 +27,7 @@ _VALUES: Mapping[str, Callable[[Chunk], Any]] = {
     "document": lambda chunk: chunk.place.document,
     "ordinal": lambda chunk: chunk.place.ordinal,
     "text": lambda chunk: chunk.text,
-    "words": lambda chunk: cut(chunk.text),
+    "words": words_of_chunk,
     "page": lambda chunk: chunk.page,
     "title": lambda chunk: chunk.title,
     "uri": lambda chunk: chunk.uri,
@@ -44,25 +44,15 @@ def table_name(scope: Scope, spec: IndexSpec) -> str:
     return f"{scope.collection}-{hashlib.blake2b(kind.encode(), digest_size=16).hexdigest()}"
 
 
-def words_column(spec: IndexSpec) -> str:
-    """The column whose words BM25 counts: the text, or, where its words have no spaces between them, the text cut."""
-    return "words" if spec.language is Language.CHINESE else "text"
-
-
-def words(spec: IndexSpec, text: str) -> str:
-    """The text of a query as BM25 takes it."""
-    return cut(text) if words_column(spec) == "words" else text
-
-
 def schema(spec: IndexSpec) -> pa.Schema:
     """The columns of a table; all but the key may be null, in rows that are to go."""
-    texts = [pa.field(name, pa.string()) for name in sorted({"text", words_column(spec)})]
     return pa.schema(
         [
             pa.field("key", pa.string()),
             pa.field("document", pa.string()),
             pa.field("ordinal", pa.int64()),
-            *texts,
+            pa.field("text", pa.string()),
+            pa.field("words", pa.string()),
             pa.field("page", pa.int64()),
             *(pa.field(name, pa.string()) for name in ("title", "uri", "content_hash", "metadata", "details")),
             pa.field("names", pa.list_(pa.string())),

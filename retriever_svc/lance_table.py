@@ -19,6 +19,7 @@ from retriever_svc import lance_rows, lance_sync
 from retriever_svc.index import Chunk, IndexSpec, Language, Place, Scored, Vectors
 from retriever_svc.lance_filter import LIVE, field_of, literal
 from retriever_svc.lance_options import LanceOptions
+from retriever_svc.words import words_of_query
 
 logger = logging.getLogger(__name__)
 
@@ -67,20 +68,23 @@ class LanceTable:
         self._stale_writes = 0
         self._rest_until = 0.0
         self._crowded_out = False
+        # What must not lose the table, or the files it reads.
+        self._tidying = False
+        self._scans = 0
         self._kind = ""
         self._probes = 0
         self._made_of = 0
 
     @property
     def busy(self) -> bool:
-        """Whether a write holds it."""
-        return self._lock.locked()
+        """Whether somebody writes to it, scans it or puts it in order."""
+        return self._lock.locked() or self._tidying or self._scans > 0
 
     @property
     def due(self) -> bool:
         """Whether there is enough to put in order, and the last time is long enough ago."""
         stale = self._stale_rows >= _STALE_ROWS or self._stale_writes >= _STALE_WRITES
-        return stale and time.monotonic() >= self._rest_until
+        return stale and not self._scans and time.monotonic() >= self._rest_until
 
     async def inspect(self) -> None:
         """Find out how the table is indexed."""
@@ -104,7 +108,7 @@ class LanceTable:
             remove_stop_words=False,
             max_token_length=_LONGEST_WORD,
         )
-        await self._table.create_index(lance_rows.words_column(spec), config=text, name=_TEXT_INDEX)
+        await self._table.create_index("words", config=text, name=_TEXT_INDEX)
         await self._table.create_index("key", config=BTree(), name="key_index")
         await self._table.create_index("document", config=BTree(), name="document_index")
         await self._sync()
@@ -158,7 +162,7 @@ class LanceTable:
 
     async def matching(self, spec: IndexSpec, query: str, limit: int, where: str | None) -> list[Scored]:
         """The rows that score best by BM25."""
-        match = MatchQuery(lance_rows.words(spec, query), lance_rows.words_column(spec))
+        match = MatchQuery(words_of_query(spec.language, query), "words")
         asked = self._table.query().nearest_to_text(match).limit(limit)
         rows = await self._rows(asked if where is None else asked.where(where), ["key", "_score"])
         return _scored(rows, rows["_score"].to_numpy())
@@ -171,9 +175,13 @@ class LanceTable:
     async def scan(self) -> AsyncIterator[pa.Table]:
         """All live rows as they are now, page by page."""
         columns = [*lance_rows.CHUNK_COLUMNS, "vector"]
-        pages = await self._table.query().where(LIVE).select(columns).to_batches(max_batch_length=_PAGE_ROWS)
-        async for page in pages:
-            yield pa.Table.from_batches([page])
+        self._scans += 1
+        try:
+            pages = await self._table.query().where(LIVE).select(columns).to_batches(max_batch_length=_PAGE_ROWS)
+            async for page in pages:
+                yield pa.Table.from_batches([page])
+        finally:
+            self._scans -= 1
 
     async def tidy(self) -> None:
         """Index what was written, join small files, clear old versions; beside writes, unless they keep it from that.
@@ -182,6 +190,7 @@ class LanceTable:
         """
         began = time.monotonic()
         rows, writes = self._stale_rows, self._stale_writes
+        self._tidying = True
         try:
             if self._crowded_out:
                 async with self._lock:
@@ -192,6 +201,7 @@ class LanceTable:
             self._crowded_out = True
             raise
         finally:
+            self._tidying = False
             now = time.monotonic()
             self._rest_until = now + (_REST - 1) * (now - began)
         self._crowded_out = False
@@ -206,9 +216,11 @@ class LanceTable:
 
     async def _index_vectors(self, kind: str, rows: int) -> None:
         """Make the index of the vectors, and find out how it is to be searched."""
+        # Until that is found out, searches look thoroughly.
+        self._kind, self._probes = kind, _TRIED_PROBES[-1]
         config = (IvfRq if kind == "ivf_rq" else IvfSq)(distance_type="cosine")
         await self._table.create_index("vector", config=config, name=_VECTOR_INDEX)
-        self._kind, self._made_of = kind, rows
+        self._made_of = rows
         self._probes = self._options.probes or await self._tried(rows)
         notes = {_KIND: kind, _PROBES: str(self._probes), _MADE_OF: str(rows)}
         await self._table.update_field_metadata({"path": "vector", "metadata": notes})

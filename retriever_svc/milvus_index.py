@@ -28,6 +28,7 @@ from retriever_svc.milvus_tables import (
     make_table,
     registry_schema,
 )
+from retriever_svc.words import words_of_query
 
 logger = logging.getLogger(__name__)
 
@@ -114,9 +115,7 @@ class MilvusIndex:
 
     async def upsert(self, scope: Scope, spec: IndexSpec, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         """Write the rows, in requests of bounded size."""
-        rows = [
-            milvus_rows.write_chunk(scope, spec, chunk, vector) for chunk, vector in zip(chunks, vectors, strict=True)
-        ]
+        rows = [milvus_rows.write_chunk(scope, chunk, vector) for chunk, vector in zip(chunks, vectors, strict=True)]
         for batch in milvus_rows.batches(rows, self._options.max_write_bytes):
             await self._upsert(milvus_rows.chunks_table(spec), batch)
 
@@ -154,7 +153,7 @@ class MilvusIndex:
         self, scope: Scope, spec: IndexSpec, query: str, limit: int, condition: Condition | None
     ) -> list[Scored]:
         """By Milvus's BM25 function."""
-        words, expression = milvus_rows.words(spec, query), within(scope, condition)
+        words, expression = milvus_rows.fitting(words_of_query(spec.language, query)), within(scope, condition)
         hits = await self._search(spec, "sparse", words, limit, expression)
         # Milvus Lite gives scores as negative distances, a server as they are; none is below zero.
         return [Scored(milvus_rows.place_of(hit["key"]), abs(float(hit["distance"]))) for hit in hits]

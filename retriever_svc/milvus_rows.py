@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from retriever_svc import index_state
-from retriever_svc.cutting import cut
 from retriever_svc.filtering import Comparison, Condition, Field, FieldType, Operator
-from retriever_svc.index import MAX_BYTES, Chunk, IndexSpec, Language, Place, Scope, State, Vectors
+from retriever_svc.index import MAX_BYTES, Chunk, IndexSpec, Place, Scope, State, Vectors
+from retriever_svc.words import words_of_chunk
 
 # No id holds a slash, so a key names one chunk of one tenant; its longest is 63 + 63 + 128 + 9 bytes and slashes.
 MAX_KEY_BYTES = 512
@@ -57,22 +57,15 @@ def from_place(first: Place) -> tuple[Condition, Condition]:
     )
 
 
-def words_field(spec: IndexSpec) -> str:
-    """The field whose words BM25 counts: the text, or, where its words have no spaces between them, the text cut."""
-    return "words" if spec.language is Language.CHINESE else "text"
+def fitting(words: str) -> str:
+    """The words that BM25 takes; what is beyond the longest text is left out."""
+    return words.encode()[: MAX_BYTES["text"]].decode(errors="ignore")
 
 
-def words(spec: IndexSpec, text: str) -> str:
-    """The text as BM25 takes it; cut, what is beyond the longest text is left out."""
-    if words_field(spec) == "text":
-        return text
-    return cut(text).encode()[: MAX_BYTES["text"]].decode(errors="ignore")
-
-
-def write_chunk(scope: Scope, spec: IndexSpec, chunk: Chunk, vector: Vectors) -> dict[str, Any]:
+def write_chunk(scope: Scope, chunk: Chunk, vector: Vectors) -> dict[str, Any]:
     """The row of a chunk."""
     return {
-        words_field(spec): words(spec, chunk.text),
+        "words": fitting(words_of_chunk(chunk)),
         "key": chunk_key(scope, chunk.place),
         "tenant": scope.tenant,
         "collection": scope.collection,

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from pymilvus import CollectionSchema, DataType, Function, FunctionType, MilvusClient
 
-from retriever_svc import milvus_rows
 from retriever_svc.index import MAX_BYTES, IndexSpec, Language
 from retriever_svc.milvus_rows import MAX_KEY_BYTES
 
@@ -59,18 +58,15 @@ def chunks_schema(spec: IndexSpec) -> CollectionSchema:
     schema.add_field("page", DataType.INT64)
     for name in ("title", "uri", "content_hash"):
         schema.add_field(name, DataType.VARCHAR, max_length=MAX_BYTES[name])
-    analyzed = milvus_rows.words_field(spec)
     # Milvus Lite leaves out the stemmer; its tokenizer for Chinese needs a package no longer kept, so that comes cut.
     stemmer = [{"type": "stemmer", "language": "english"}] if spec.language is Language.ENGLISH else []
     params = {"tokenizer": "standard", "filter": ["lowercase", *stemmer]}
     analyzer = {"enable_analyzer": True, "analyzer_params": params}
-    for name in sorted({"text", analyzed}):
-        options = analyzer if name == analyzed else {}
-        schema.add_field(name, DataType.VARCHAR, max_length=MAX_BYTES["text"], **options)
+    schema.add_field("text", DataType.VARCHAR, max_length=MAX_BYTES["text"])
+    schema.add_field("words", DataType.VARCHAR, max_length=MAX_BYTES["text"], **analyzer)
     schema.add_field("metadata", DataType.JSON)
     schema.add_field("details", DataType.JSON)
     schema.add_field("dense", DataType.FLOAT_VECTOR, dim=spec.dimension)
     schema.add_field("sparse", DataType.SPARSE_FLOAT_VECTOR)
-    source = [milvus_rows.words_field(spec)]
-    schema.add_function(Function("bm25", FunctionType.BM25, input_field_names=source, output_field_names=["sparse"]))
+    schema.add_function(Function("bm25", FunctionType.BM25, input_field_names=["words"], output_field_names=["sparse"]))
     return schema

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retriever_svc.fusion import Fusion, ReciprocalRank, Weighted, alone, fuse, scaled
+from retriever_svc.fusion import Fusion, Ranked, ReciprocalRank, Weighted, alone, fuse, scaled
 from retriever_svc.index import Place, Scored
 
 A, B, C = (Place(name, 0) for name in "abc")
@@ -28,12 +28,12 @@ def test_reciprocal_ranks_add_up() -> None:
     assert [found.score for found in fused] == pytest.approx([1 / 61 + 1 / 62, 1 / 61, 1 / 62])
 
 
-def test_weighted_scores_are_scaled_and_added() -> None:
-    """Each half from 0 to 1 over its own finds, and 0 for what it did not find."""
+def test_weighted_scores_are_measured_and_added() -> None:
+    """A cosine from the least, a BM25 score by the greatest, and 0 for what a half did not find."""
     dense = [Scored(A, 0.9), Scored(B, 0.8), Scored(C, 0.5)]
     sparse = [Scored(B, 12.0), Scored(A, 4.0)]
     fused = {found.place: found.score for found in fuse(Weighted(0.6), dense, sparse)}
-    assert fused == {A: pytest.approx(0.6), B: pytest.approx(0.6 * 0.75 + 0.4), C: pytest.approx(0.0)}
+    assert fused == {A: pytest.approx(0.6 * 0.4 + 0.4 / 3), B: pytest.approx(0.6 * 0.3 + 0.4), C: pytest.approx(0.0)}
 
 
 def test_what_each_half_made_of_a_find_is_kept() -> None:
@@ -62,13 +62,41 @@ def test_a_half_alone_keeps_its_order(method: Fusion, half: list[Scored]) -> Non
     assert [(found.place, found.score) for found in alone(dense=half)] == [(f.place, f.score) for f in half]
 
 
+@given(methods, halves())
+def test_equal_halves_keep_their_order(method: Fusion, half: list[Scored]) -> None:
+    """What both halves agree on stays so."""
+    assert [found.place for found in fuse(method, half, half)] == [found.place for found in half]
+
+
+@given(halves(), halves())
+def test_a_half_of_no_weight_has_no_say(dense: list[Scored], sparse: list[Scored]) -> None:
+    """With all the weight, a half's finds are in its own order; what it did not find comes with its last at best."""
+    for method, half in ((Weighted(1.0), dense), (Weighted(0.0), sparse)):
+        mine = {found.place for found in half}
+        scores = {found.place: found.score for found in fuse(method, dense, sparse)}
+        ordered = [scores[found.place] for found in half]
+        assert ordered == sorted(ordered, reverse=True)
+        assert all(score == 0.0 for place, score in scores.items() if place not in mine)
+
+
 @given(methods, halves(), halves())
-def test_fusion_knows_no_side_but_by_weight(method: Fusion, dense: list[Scored], sparse: list[Scored]) -> None:
-    """The halves exchanged, with the weight turned round, give the same scores."""
-    turned = Weighted(1 - method.dense) if isinstance(method, Weighted) else method
-    scores = {found.place: found.score for found in fuse(method, dense, sparse)}
-    exchanged = {found.place: found.score for found in fuse(turned, sparse, dense)}
-    assert exchanged == pytest.approx(scores)
+def test_the_better_in_both_halves_comes_first(method: Fusion, dense: list[Scored], sparse: list[Scored]) -> None:
+    """A find that no half puts behind another is not behind it in the end."""
+    fused = fuse(method, dense, sparse)
+    for place, found in enumerate(fused):
+        for later in fused[place + 1 :]:
+            assert not (_ahead(later.dense, found.dense) and _ahead(later.sparse, found.sparse))
+
+
+def _ahead(one: Ranked | None, other: Ranked | None) -> bool:
+    """Whether a half put the one clearly before the other."""
+    return one is not None and other is not None and one.rank < other.rank and one.score > other.score + 1e-3
+
+
+def test_scores_that_hardly_differ_hardly_count() -> None:
+    """An encoder that takes all texts for alike does not overrule the words."""
+    unsure = [Scored(A, 0.803), Scored(B, 0.802), Scored(C, 0.801)]
+    assert [found.place for found in fuse(Weighted(), unsure, [Scored(C, 9.0), Scored(B, 8.0)])] == [C, B, A]
 
 
 def test_equal_scores_scale_to_one() -> None:

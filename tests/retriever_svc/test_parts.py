@@ -56,18 +56,22 @@ def test_bytes_that_are_no_vectors_are_refused(data: bytes) -> None:
         unpack(data, Width.FLOAT32, 2, 1)
 
 
-def test_unspaced_text_is_cut_in_pairs() -> None:
-    """Other words stay, a lone character too."""
+def test_unspaced_text_is_cut_in_pairs_and_characters() -> None:
+    """Other words stay as they are."""
     assert cut("Kubernetes调度器 v1 北 京都タワー").split() == [
         "Kubernetes",
         "调度",
         "度器",
+        "调",
+        "度",
+        "器",
         "v1",
         "北",
         "京都",
         "都タ",
         "タワ",
         "ワー",
+        *"京都タワー",
     ]
     assert cut("plain words") == "plain words"
 

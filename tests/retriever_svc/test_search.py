@@ -47,14 +47,14 @@ async def test_a_query_is_encoded_as_a_query(alice: Caller, embedder: SmallEmbed
 
 
 async def test_explanations_tell_both_halves(alice: Caller) -> None:
-    """Ranks and scores of each half and the weighted sum of the scaled scores, which is the hit's."""
+    """Ranks and scores of each half and the weighted sum of both, which is the hit's."""
     await fill(alice)
     hits = (await alice.search("dogs bark", explain=True)).hits
     best = hits[0].explanation
     assert (best.dense_rank, best.sparse_rank) == (1, 1)
     assert best.dense_score > 0.5
     assert best.sparse_score > 0
-    assert hits[0].score == pytest.approx(best.fused_score) == pytest.approx(1.0)
+    assert hits[0].score == best.fused_score > 0.5
     assert not best.HasField("rerank_score")
     assert [hit.explanation.sparse_rank for hit in hits[1:]] == [0, 0]
 
@@ -106,7 +106,7 @@ async def test_a_window_brings_the_neighbours_in_order(alice: Caller) -> None:
 async def test_min_score_leaves_out_the_rest(alice: Caller) -> None:
     """Only hits with at least the score stay."""
     await fill(alice)
-    assert await alice.found("dogs bark", min_score=0.9) == [DOGS]
+    assert await alice.found("dogs bark", min_score=0.6) == [DOGS]
 
 
 async def test_diversity_prefers_what_is_not_said_yet(alice: Caller) -> None:

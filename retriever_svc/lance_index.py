@@ -163,8 +163,7 @@ class LanceIndex:
             made = await self._connection.create_table(name, schema=columns, exist_ok=True)
             table = LanceTable(made, await made.schema(), self._options)
             await table.make_indexes(spec)
-            self._tables[name] = table
-            return table
+            return self._keep(name, table)
 
     async def _find(self, scope: Scope, spec: IndexSpec) -> LanceTable | None:
         """The table, opened if need be; None where there is none."""
@@ -180,15 +179,16 @@ class LanceIndex:
                     return None
                 table = LanceTable(opened, await opened.schema(), self._options)
                 await table.inspect()
-                self._tables[name] = table
-                self._close_some()
+                self._keep(name, table)
             return self._tables[name]
 
-    def _close_some(self) -> None:
-        """Let go of the tables used longest ago, but for those written to; who searches one holds it himself."""
-        free = [name for name, table in self._tables.items() if not table.busy]
-        for name in free[: max(len(self._tables) - self._options.max_open_tables, 0)]:
-            del self._tables[name]
+    def _keep(self, name: str, table: LanceTable) -> LanceTable:
+        """Keep the table open, and let go of those used longest ago; who searches one holds it himself."""
+        free = [other for other, kept in self._tables.items() if not kept.busy]
+        for other in free[: max(len(self._tables) + 1 - self._options.max_open_tables, 0)]:
+            del self._tables[other]
+        self._tables[name] = table
+        return table
 
     async def _drop_other(self, held: Scope, old: IndexSpec, new: IndexSpec) -> None:
         """Drop the table of the old settings where the new ones have another; it is empty."""

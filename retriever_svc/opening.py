@@ -12,6 +12,9 @@ logger = logging.getLogger(__name__)
 
 LANCE = "lance:"
 MILVUS_LITE = "milvus:"
+_HINT = (
+    "Milvus Lite is slow; with the retriever stopped, `python -m retriever_svc.move --from {uri} --to lance:{folder}`"
+)
 
 
 @asynccontextmanager
@@ -25,29 +28,26 @@ async def open_index(uri: str, settings: Settings) -> AsyncIterator[Index]:
         from retriever_svc.lance_index import open_lance_index
         from retriever_svc.lance_options import LanceOptions
 
-        async with open_lance_index(
-            LanceOptions(
-                folder=Path(_path(uri, LANCE)),
-                read_timeout_s=settings.index_timeout_s,
-                **settings.lance.model_dump(),
-            )
-        ) as lance:
+        folder = Path(_path(uri, LANCE))
+        lance_options = LanceOptions(folder, read_timeout_s=settings.index_timeout_s, **settings.lance.model_dump())
+        async with open_lance_index(lance_options) as lance:
             yield lance
         return
 
     from retriever_svc.milvus_index import MilvusOptions, open_milvus_index
 
-    async with open_milvus_index(
-        MilvusOptions(
-            uri=_path(uri, MILVUS_LITE),
-            token=settings.milvus_token.get_secret_value(),
-            consistency=settings.milvus_consistency,
-            read_timeout_s=settings.index_timeout_s,
-            write_timeout_s=settings.write_timeout_s,
-            flush_interval_s=settings.flush_interval_s,
-            max_write_bytes=settings.max_write_bytes,
-        )
-    ) as milvus:
+    options = MilvusOptions(
+        uri=_path(uri, MILVUS_LITE),
+        token=settings.milvus_token.get_secret_value(),
+        consistency=settings.milvus_consistency,
+        read_timeout_s=settings.index_timeout_s,
+        write_timeout_s=settings.write_timeout_s,
+        flush_interval_s=settings.flush_interval_s,
+        max_write_bytes=settings.max_write_bytes,
+    )
+    async with open_milvus_index(options) as milvus:
+        if options.embedded:
+            logger.info(_HINT.format(uri=uri, folder=Path(options.uri).with_name("index")))
         yield milvus
 
 

@@ -48,10 +48,16 @@ def _defaults(name: str, settings: LocalSettings, ports: Ports, data: Path) -> d
     return {
         "embedder": {"REDIS_URL": redis_url},
         "generator": {"MODEL": settings.generator_model, "ENCODER_TARGET": address("embedder", ports)},
-        "retriever": {"MILVUS_URI": str(data / "milvus.db")},
+        "retriever": {"INDEX_URI": _index(data)},
         "ingest": {"REDIS_URL": redis_url, "OBJECT_STORE_URL": (data / "objects").as_uri()},
         "gateway": {"REDIS_URL": redis_url},
     }[name]
+
+
+def _index(data: Path) -> str:
+    """LanceDB, but where an earlier mesh began in Milvus Lite: that stays until its folder is moved away."""
+    old = data / "milvus.db"
+    return f"milvus:{old}" if old.exists() else f"lance:{data / 'index'}"
 
 
 async def serves(target: str, service: str = "") -> bool:

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 _KEYS_PER_LIMIT = 128
 # Entries of one write: few enough not to hold up the event loop, which packs them.
 _WRITE_ENTRIES = 64
+# Between writes of less: a Redis that syncs each one to disk answers no look-up meanwhile.
+_WRITE_PAUSE_S = 0.1
 
 
 class RedisEmbeddingCache:
@@ -56,6 +58,8 @@ class RedisEmbeddingCache:
 
     async def write(self) -> None:
         """Write what waits, for ever."""
+        # A connection is made here, for the first look-up to find one.
+        await self._asked(self._redis.ping, self._limits.write_timeout_s)
         while True:
             entries = [await self._pending.get()]
             while len(entries) < _WRITE_ENTRIES and not self._pending.empty():
@@ -64,6 +68,8 @@ class RedisEmbeddingCache:
             self._pending_bytes -= sum(len(value) for _, value in entries)
             for _ in entries:
                 self._pending.task_done()
+            if len(entries) < _WRITE_ENTRIES:
+                await asyncio.sleep(_WRITE_PAUSE_S)
 
     async def flush(self) -> None:
         """Return when nothing waits, or when a write's time is over."""

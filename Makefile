@@ -92,6 +92,12 @@ bench-embed: $(VENV)/.bench $(INFINITY)/.installed gen ## Measure the embedder b
 bench-extractive: $(VENV)/.bench gen ## Measure how often the extractive engine's first quote holds the answer. FOLDER=... names the questions.
 	$(PYTHON) -m bench.extractive $(FOLDER)
 
+LABELLED := ../shared/data
+FOLDERS := $(addprefix $(LABELLED)/,squad-dev10 k8s-docs/known-item cmrc2018-trial xquad-zh-dev10)
+.PHONY: eval-retrieval
+eval-retrieval: $(VENV)/.bench gen ## Measure how well retrieval ranks, on labelled questions. FOLDERS=... names others.
+	$(PYTHON) -m bench.eval_retrieval $(FOLDERS)
+
 # --- Installing -------------------------------------------------------------------------------------
 # One environment grows by need; each stamp in it says which extras it holds, at the versions of requirements.lock.
 

@@ -1,4 +1,4 @@
-"""Draws lines over a count that doubles, as SVG: panels side by side, a colour for each subject."""
+"""Draws lines over a count that doubles, or bars in groups, as SVG: a colour for each subject."""
 
 from __future__ import annotations
 
@@ -20,15 +20,63 @@ class Panel:
     lines: Mapping[str, Sequence[tuple[int, float]]]
 
 
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """A figure from 0 to 1 of each subject, in groups that each have a name."""
+
+    title: str
+    groups: Mapping[str, Mapping[str, float]]
+
+
+def bars(drawn: Bars) -> str:
+    """The drawing; every group has its subjects in the order of the first."""
+    span = len(drawn.groups) * WIDTH // 2
+    subjects = list(next(iter(drawn.groups.values())))
+    parts = [_opening(LEFT + span + GAP), *_keys(subjects), f'<g transform="translate({LEFT} {TOP})">']
+    parts.append(f'<text x="0" y="-12" font-weight="bold">{escape(drawn.title)}</text>')
+    for tenth in range(0, 11, 2):
+        y = HEIGHT * (1 - tenth / 10)
+        parts.append(f'<path d="M0 {y:.1f}h{span}" stroke="#dddddd"/>')
+        parts.append(f'<text x="-8" y="{y + 4:.1f}" text-anchor="end">{tenth / 10:.1f}</text>')
+    for place, (name, values) in enumerate(drawn.groups.items()):
+        parts += _group(place * WIDTH / 2, name, values, subjects)
+    return "\n".join([*parts, "</g>", "</svg>\n"])
+
+
+def _group(left: float, name: str, values: Mapping[str, float], subjects: Sequence[str]) -> list[str]:
+    wide = (WIDTH / 2 - 30) / len(subjects)
+    parts = [f'<text x="{left + WIDTH / 4:.1f}" y="{HEIGHT + 20}" text-anchor="middle">{escape(name)}</text>']
+    for number, subject in enumerate(subjects):
+        value = values.get(subject, 0.0)
+        x, y = left + 15 + number * wide, HEIGHT * (1 - value)
+        box = f'x="{x:.1f}" y="{y:.1f}" width="{wide - 4:.1f}" height="{HEIGHT - y:.1f}"'
+        parts.append(f'<rect {box} fill="{COLOURS[number % len(COLOURS)]}"/>')
+        at = f'x="{x + wide / 2 - 2:.1f}" y="{y - 4:.1f}" text-anchor="middle" font-size="10"'
+        parts.append(f"<text {at}>{value:.3f}</text>")
+    return parts
+
+
+def _keys(subjects: Sequence[str]) -> list[str]:
+    found = []
+    for place, subject in enumerate(subjects):
+        x, colour = LEFT + place * 130, COLOURS[place % len(COLOURS)]
+        found.append(f'<rect x="{x}" y="10" width="16" height="16" fill="{colour}"/>')
+        found.append(f'<text x="{x + 24}" y="22">{escape(subject)}</text>')
+    return found
+
+
+def _opening(width: int) -> str:
+    font = 'font-family="Helvetica, Arial, sans-serif" font-size="13" fill="#222222"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {TOP + HEIGHT + BOTTOM}" {font}>\n'
+        '<rect width="100%" height="100%" fill="#ffffff"/>'
+    )
+
+
 def svg(panels: Sequence[Panel], x_label: str) -> str:
     """The drawing; every panel has the same subjects in the same order."""
     width = len(panels) * (WIDTH + LEFT) + GAP
-    font = 'font-family="Helvetica, Arial, sans-serif" font-size="13" fill="#222222"'
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {TOP + HEIGHT + BOTTOM}" {font}>',
-        '<rect width="100%" height="100%" fill="#ffffff"/>',
-        *_legend(list(panels[0].lines)),
-    ]
+    parts = [_opening(width), *_legend(list(panels[0].lines))]
     for number, panel in enumerate(panels):
         parts.append(f'<g transform="translate({LEFT + number * (WIDTH + LEFT)} {TOP})">')
         parts += [*_axes(panel, x_label), *_lines(panel), "</g>"]

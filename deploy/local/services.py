@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from deploy.local.errors import StartError
 from deploy.local.settings import HOST, LocalSettings, Ports
 from deploy.local.supervisor import Program
 
@@ -55,9 +56,13 @@ def _defaults(name: str, settings: LocalSettings, ports: Ports, data: Path) -> d
 
 
 def _index(data: Path) -> str:
-    """LanceDB, but where an earlier mesh began in Milvus Lite: that stays until its folder is moved away."""
-    old = data / "milvus.db"
-    return f"milvus:{old}" if old.exists() else f"lance:{data / 'index'}"
+    """LanceDB; raises StartError where an earlier version's chunks lie in Milvus Lite, unless the caller chose."""
+    old, new = data / "milvus.db", f"lance:{data / 'index'}"
+    chosen = {"RAGMESH_RETRIEVER_INDEX_URI", "RAGMESH_RETRIEVER_MILVUS_URI"} & os.environ.keys()
+    if old.exists() and not (data / "index").exists() and not chosen:
+        command = f"{sys.executable} -m retriever_svc.move --from milvus:{old} --to {new}"
+        raise StartError(f"the chunks are in {old}, where an earlier version kept them; this moves them:\n{command}")
+    return new
 
 
 async def serves(target: str, service: str = "") -> bool:

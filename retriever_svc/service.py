@@ -133,6 +133,8 @@ class IndexService(index_pb2_grpc.IndexServiceServicer):
             if message.WhichOneof("content") != "part":
                 raise _out_of_order("part")
             _add_part(draft, message.part, head)
+        # To a server, a caller who died looks like one who has sent all: only who can still be written to has not left.
+        await context.send_initial_metadata(())
         written = await self._indexing.replace_document(scope, document, draft.chunks, draft.vectors, head.encoder)
         return index_pb2.UpsertDocumentResponse(
             written_chunks=written.written,

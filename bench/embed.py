@@ -31,10 +31,10 @@ from bench.harness import Benchmark, Reading, peak_mb, quantile, rounds
 from embedder_svc import weights
 from embedder_svc.encoding import Vectors
 
-BULK_TEXTS = 384
-QUESTIONS = {1: 120, 8: 240, 32: 480}
+BULK_TEXTS = 256
+QUESTIONS = {1: 100, 8: 160, 32: 320}
 """How many questions are asked in a round with so many calls at once."""
-_WARM_TEXTS, _AGREE_TEXTS = 32, 64
+_WARM_TEXTS, _AGREE_TEXTS = 32, 32
 _LEAST_COSINE = 0.98
 """What int8 weights leave of a vector; a wrong pooling, cut or normalisation leaves far less."""
 _FLOOR, _PLAIN, _OURS = "bare-engine", "sentence-transformers", "ragmesh"
@@ -142,9 +142,10 @@ def _aims(benchmark: Benchmark) -> None:
     """Prints what was aimed at beside what was measured."""
     found = {(row.metric, row.subject): row.value for row in benchmark.rows()}
     bulk = {name: found["texts_per_s", name] for name in (_OURS, _PLAIN, _FLOOR)}
-    at_once = found["queries_per_s_32", _OURS] / found["queries_per_s_1", _OURS]
+    at_once = {name: found["queries_per_s_32", _OURS] / found["queries_per_s_1", name] for name in (_OURS, _PLAIN)}
     print(f"bulk against {_PLAIN}: {bulk[_OURS] / bulk[_PLAIN]:.2f}, aimed at 3")
-    print(f"queries/s at 32 against one at a time: {at_once:.2f}, aimed at over 5")
+    print(f"queries/s at 32 against one at a time: {at_once[_OURS]:.2f}, aimed at over 5")
+    print(f"the same against one at a time by {_PLAIN}: {at_once[_PLAIN]:.2f}")
     print(f"bulk against {_FLOOR}: {bulk[_OURS] / bulk[_FLOOR]:.2f}, aimed at 0.90 or more")
 
 

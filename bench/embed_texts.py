@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-PASSAGE_WORDS = range(80, 181)
-"""Drawn evenly; of English Wikipedia 130 words are about 185 tokens."""
-QUESTION_WORDS = range(6, 12)
+PASSAGE_WORDS = range(90, 196)
+"""Drawn evenly; of English Wikipedia these are 185 tokens on average."""
+QUESTION_WORDS = range(4, 10)
 MAX_TOKENS = 250
 """Below the model's limit of 256, where the subjects would cut in ways of their own."""
 _MADE_UP_WORDS, _SYLLABLES = 40_000, ("ba", "ren", "to", "ling", "mar", "ke", "so", "vin", "pel", "du", "ster", "al")

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
 
 import numpy as np
@@ -28,6 +28,8 @@ _STALE_ROWS = 500
 _STALE_WRITES = 20
 # Of the time, at most one part in so many goes into keeping a table in order.
 _REST = 4
+# How often writes may come between before they wait.
+_PATIENCE = 3
 # Versions younger than this may be in the middle of being read.
 _KEPT = timedelta(minutes=1)
 # An index of vectors is made anew when there are so many times the rows it was made of.
@@ -67,7 +69,7 @@ class LanceTable:
         self._stale_rows = 0
         self._stale_writes = 0
         self._rest_until = 0.0
-        self._crowded_out = False
+        self._crowded_out = 0
         # What must not lose the table, or the files it reads.
         self._tidying = False
         self._scans = 0
@@ -184,32 +186,29 @@ class LanceTable:
             self._scans -= 1
 
     async def tidy(self) -> None:
-        """Index what was written, join small files, clear old versions; beside writes, unless they keep it from that.
+        """Index what was written, join small files, clear old versions, beside writes.
 
-        Raises the driver's error where writes came between; the next time it is they who wait.
+        Raises the driver's error where writes came between; after some times of that it is they who wait.
         """
         began = time.monotonic()
         rows, writes = self._stale_rows, self._stale_writes
         self._tidying = True
         try:
-            if self._crowded_out:
-                async with self._lock:
-                    await self._optimize()
-            else:
-                await self._optimize()
+            async with self._lock if self._crowded_out >= _PATIENCE else nullcontext():
+                await self._table.optimize(cleanup_older_than=_KEPT)
+            await self._index_vectors_if_grown()
         except RuntimeError:
-            self._crowded_out = True
+            self._crowded_out += 1
             raise
         finally:
             self._tidying = False
             now = time.monotonic()
             self._rest_until = now + (_REST - 1) * (now - began)
-        self._crowded_out = False
+        self._crowded_out = 0
         self._stale_rows -= rows
         self._stale_writes -= writes
 
-    async def _optimize(self) -> None:
-        await self._table.optimize(cleanup_older_than=_KEPT)
+    async def _index_vectors_if_grown(self) -> None:
         rows = await self._table.count_rows()
         if rows >= _GROWTH * self._made_of and (kind := self._options.kind(rows)) != "flat":
             await self._index_vectors(kind, rows)

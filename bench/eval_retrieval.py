@@ -102,7 +102,7 @@ async def measure(sets: Sequence[LabelledSet]) -> list[Row]:
 
 def main(folders: Sequence[Path]) -> None:
     """Measure, write build/bench/eval_retrieval.json and, with DOCS=1, the document; raises FolderError, StartError."""
-    rows = asyncio.run(measure([_sample(read_set(folder)) for folder in folders]))
+    rows = asyncio.run(measure([sample(read_set(folder)) for folder in folders]))
     print(write("eval_retrieval", rows))
     if os.environ.get("DOCS") == "1":
         before, begin, rest = DOCUMENT.read_text().partition(_BEGIN)
@@ -119,7 +119,7 @@ async def _judge(
             return [row for labelled in sets for row in await evaluate(served, labelled, modes)]
 
 
-def _sample(labelled: LabelledSet) -> LabelledSet:
+def sample(labelled: LabelledSet) -> LabelledSet:
     """The set with at most QUERIES of its queries, drawn by a seed."""
     count = min(int(os.environ.get("QUERIES", len(labelled.queries))), len(labelled.queries))
     drawn = sorted(random.Random(_SEED).sample(sorted(labelled.queries), count))  # noqa: S311 - no secret

@@ -119,6 +119,20 @@ def test_not_found() -> None:
     assert error.metadata == {"collection": "collections/a"}
 
 
+def test_at_field() -> None:
+    """Fields are named from the part on; an error without one is about the part, and stays what it was."""
+    with pytest.raises(errors.InvalidArgument) as wrong, errors.at_field("searches[3]"):
+        raise errors.invalid("filter", "is empty", reason="INVALID_FILTER")
+    assert wrong.value.message == "searches[3].filter: is empty"
+    assert wrong.value.metadata == {"field": "searches[3].filter"}
+    assert [violation.field for violation in wrong.value.violations] == ["searches[3].filter"]
+    with pytest.raises(errors.ResourceExhausted) as refused, errors.at_field("searches[3]"):
+        raise errors.ResourceExhausted("OVERLOADED", "full", metadata={"limit": "8"}, retry_after_s=2)
+    assert (refused.value.reason, refused.value.message) == ("OVERLOADED", "searches[3]: full")
+    assert refused.value.metadata == {"limit": "8", "field": "searches[3]"}
+    assert refused.value.retry_after_s == 2
+
+
 def test_map_exceptions() -> None:
     """A driver's exception becomes what the first matching entry makes, with its cause; others pass."""
     table: dict[type[Exception], Any] = {

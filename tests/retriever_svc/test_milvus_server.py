@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from meshkit.channel import peer_errors
 from meshkit.identity import Identity
-from ragmesh.retriever.v1 import retriever_pb2
+from ragmesh.retriever.v1 import index_pb2, retriever_pb2
 from tests.retriever_svc.doubles import SmallEmbedder
 from tests.retriever_svc.milvus_server import MilvusServer, open_milvus_server
 from tests.retriever_svc.serving import SCOPES, Caller, calling, serve_embedder, serve_retriever
@@ -72,6 +72,23 @@ async def test_a_retriever_finds_what_another_wrote(server: MilvusServer, tmp_pa
         assert await second["acme"].found("first", "shared") == ["written by the first"]
         await second["acme"].write("doc", ["written by the second"], "shared")
         assert await first["acme"].found("second", "shared") == ["written by the second"]
+
+
+async def test_a_server_does_as_the_embedded_one(server: MilvusServer, tmp_path: Path) -> None:
+    """Filters, replacement, paging by document and deletion, each within its tenant."""
+    async with retriever_over(server, tmp_path) as tenants:
+        acme, bolt = tenants["acme"], tenants["bolt"]
+        for caller in (acme, bolt):
+            await caller.put("wide", filterable_fields=[{"field": "lang", "type": "TYPE_STRING"}])
+            await caller.write("doc", ["one cat", "two cats", "three cats"], "wide", metadata={"lang": "en"})
+            await caller.write("chat", ["un cat"], "wide", metadata={"lang": "fr"})
+        for mode in ("DENSE", "SPARSE", "HYBRID"):
+            assert await acme.found("cat", "wide", mode=f"SEARCH_MODE_{mode}", filter="lang = fr") == ["un cat"]
+        assert (await acme.write("doc", ["one dog"], "wide")).deleted_chunks == 2
+        assert set(await acme.found("cat dog", "wide")) == {"one dog", "un cat"}
+        request = index_pb2.DeleteIndexRequest(collection="collections/wide")
+        assert (await acme.index.DeleteIndex(request)).deleted_chunks == 2
+        assert len(await bolt.found("cats", "wide")) == 4
 
 
 async def _search(caller: Caller, mode: retriever_pb2.SearchMode.ValueType) -> retriever_pb2.SearchResponse:

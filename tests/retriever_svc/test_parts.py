@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshkit.timing import Stopwatch
+from meshkit.timing import Stage, Stopwatch, spans
 from retriever_svc.cutting import cut
 from retriever_svc.diversifying import diversify
 from retriever_svc.packing import Width, unpack
@@ -85,6 +85,14 @@ def test_stages_are_told_in_the_order_of_their_beginning() -> None:
     outer, inner = watch.stages
     assert 0 <= outer.start_s <= inner.start_s
     assert inner.duration_s <= outer.duration_s
+
+
+def test_stages_of_calls_side_by_side_are_spanned() -> None:
+    """From the first beginning to the last end, in the order of the beginnings."""
+    one = [Stage("embed", 0.0, 0.2), Stage("dense", 0.2, 0.1)]
+    other = [Stage("embed", 0.1, 0.2), Stage("dense", 0.5, 0.25)]
+    assert spans([one, other]) == (Stage("embed", 0.0, pytest.approx(0.3)), Stage("dense", 0.2, pytest.approx(0.55)))
+    assert spans([]) == ()
 
 
 async def test_work_together_is_bounded_and_in_order() -> None:

@@ -89,9 +89,9 @@ def test_stages_are_told_in_the_order_of_their_beginning() -> None:
 
 def test_stages_of_calls_side_by_side_are_spanned() -> None:
     """From the first beginning to the last end, in the order of the beginnings."""
-    one = [Stage("embed", 0.0, 0.2), Stage("dense", 0.2, 0.1)]
-    other = [Stage("embed", 0.1, 0.2), Stage("dense", 0.5, 0.25)]
-    assert spans([one, other]) == (Stage("embed", 0.0, pytest.approx(0.3)), Stage("dense", 0.2, pytest.approx(0.55)))
+    one = [Stage("embed", 0.0, 0.25), Stage("dense", 0.25, 0.25)]
+    other = [Stage("embed", 0.125, 0.25), Stage("dense", 0.5, 0.5)]
+    assert spans([one, other]) == (Stage("embed", 0.0, 0.375), Stage("dense", 0.25, 0.75))
     assert spans([]) == ()
 
 

@@ -32,7 +32,11 @@ def bars(drawn: Bars) -> str:
     """The drawing; every group has its subjects in the order of the first."""
     span = len(drawn.groups) * WIDTH // 2
     subjects = list(next(iter(drawn.groups.values())))
-    parts = [_opening(LEFT + span + GAP), *_keys(subjects), f'<g transform="translate({LEFT} {TOP})">']
+    parts = [
+        _opening(LEFT + max(span + GAP, 130 * len(subjects))),
+        *_keys(subjects),
+        f'<g transform="translate({LEFT} {TOP})">',
+    ]
     parts.append(f'<text x="0" y="-12" font-weight="bold">{escape(drawn.title)}</text>')
     for tenth in range(0, 11, 2):
         y = HEIGHT * (1 - tenth / 10)

@@ -19,7 +19,8 @@ from bench.harness import Row, write
 from bench.labelled import LabelledSet, read_set
 from bench.retrieval import Found, open_served
 from ragmesh.retriever.v1 import retriever_pb2
-from retriever_svc.fusion import ReciprocalRank, Weighted, fuse, scaled
+from retriever_svc.diversifying import scaled
+from retriever_svc.fusion import ReciprocalRank, Weighted, fuse
 from retriever_svc.index import Place, Scored
 
 _WEIGHTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)

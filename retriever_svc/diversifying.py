@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from retriever_svc.fusion import scaled
-
 
 def diversify(scores: Sequence[float], vectors: NDArray[np.float32], diversity: float, limit: int) -> list[int]:
     """The places (from 0) of at most `limit` finds, chosen by maximal marginal relevance, best first.
@@ -27,3 +25,13 @@ def diversify(scores: Sequence[float], vectors: NDArray[np.float32], diversity: 
         left[best] = False
         nearest = np.maximum(nearest, units @ units[best])
     return chosen
+
+
+def scaled(scores: Sequence[float]) -> list[float]:
+    """The scores moved to 0..1 by the least and the greatest; equal ones are all 1."""
+    if not scores:
+        return []
+    least, greatest = min(scores), max(scores)
+    if least == greatest:
+        return [1.0] * len(scores)
+    return [(score - least) / (greatest - least) for score in scores]

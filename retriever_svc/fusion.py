@@ -80,16 +80,6 @@ def alone(dense: Sequence[Found[_Place]] = (), sparse: Sequence[Found[_Place]] =
     return finds + [Fused(place, ranked.score, sparse=ranked) for place, ranked in _ranked(sparse).items()]
 
 
-def scaled(scores: Sequence[float]) -> list[float]:
-    """The scores moved to 0..1 by the least and the greatest; equal ones are all 1."""
-    if not scores:
-        return []
-    least, greatest = min(scores), max(scores)
-    if least == greatest:
-        return [1.0] * len(scores)
-    return [(score - least) / (greatest - least) for score in scores]
-
-
 def _ranked(half: Sequence[Found[_Place]]) -> dict[_Place, Ranked]:
     return {found.place: Ranked(rank, found.score) for rank, found in enumerate(half, start=1)}
 

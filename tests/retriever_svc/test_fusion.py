@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retriever_svc.fusion import Fusion, Ranked, ReciprocalRank, Weighted, alone, fuse, scaled
+from retriever_svc.diversifying import scaled
+from retriever_svc.fusion import Fusion, Ranked, ReciprocalRank, Weighted, alone, fuse
 from retriever_svc.index import Place, Scored
 
 A, B, C = (Place(name, 0) for name in "abc")

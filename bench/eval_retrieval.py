@@ -1,9 +1,9 @@
 """How well retrieval ranks: nDCG@10, recall at 5 and 20 and MRR on labelled questions, of each half and of hybrid.
 
 Documents go in through ingest_svc and questions through retriever_svc, as anyone's do; a document stands where its best
-chunk does. Folders are arguments (bench/labelled.py says what one holds). ENCODERS='fp32=... int8=...' names other
-values of RAGMESH_EMBEDDER_MODEL to compare by dense search; RERANKER a cross-encoder for hybrid with every option.
-QUERIES=N asks so many of each set only. DOCS=1 writes docs/quality.md and its plot.
+chunk does. Folders are arguments (bench/labelled.py says what one holds). ENCODERS='DTYPE=float32 DTYPE=int8' compares
+the encoder under these settings (RAGMESH_EMBEDDER_*) by dense search; RERANKER is a cross-encoder for hybrid with every
+option. QUERIES=N asks so many of each set only. DOCS=1 writes docs/quality.md and its plot.
 """
 
 from __future__ import annotations
@@ -95,8 +95,9 @@ def _tell(labelled: LabelledSet, mode: str, values: Mapping[str, list[float]], f
 async def measure(sets: Sequence[LabelledSet]) -> list[Row]:
     """The figures of every set, mode and, by dense search, encoder to compare; printed as they come."""
     rows = await _judge(sets, {"RAGMESH_EMBEDDER_RERANKER_MODEL": os.environ.get("RERANKER", "")}, MODES)
-    for name, model in (pair.split("=", 1) for pair in os.environ.get("ENCODERS", "").split()):
-        rows += await _judge(sets, {"RAGMESH_EMBEDDER_MODEL": model}, {f"dense, {name}": MODES["dense"]})
+    for pair in os.environ.get("ENCODERS", "").split():
+        variable, value = pair.split("=", 1)
+        rows += await _judge(sets, {f"RAGMESH_EMBEDDER_{variable}": value}, {f"dense, {value}": MODES["dense"]})
     return rows
 
 

@@ -14,7 +14,9 @@ PASSAGE_WORDS = range(90, 196)
 QUESTION_WORDS = range(4, 10)
 MAX_TOKENS = 250
 """Below the model's limit of 256, where the subjects would cut in ways of their own."""
-_MADE_UP_WORDS, _SYLLABLES = 40_000, ("ba", "ren", "to", "ling", "mar", "ke", "so", "vin", "pel", "du", "ster", "al")
+_MADE_UP_WORDS, _COMMON_SHARE = 40_000, 0.8
+_COMMON = ("the", "river", "of", "an", "old", "town", "and", "its", "harbour", "was", "built", "in", "stone", "by")
+_SYLLABLES = ("ba", "ren", "to", "ling", "mar", "ke", "so", "vin", "pel", "du", "ster", "al")
 
 
 class Texts:
@@ -62,6 +64,9 @@ def _words(corpus: Path) -> list[str]:
 
 
 def _made_up() -> list[str]:
-    """Words of one to three syllables, from a fixed seed."""
+    """Common words, and among them names of two syllables, from a fixed seed: as many tokens a word as in prose."""
     draw = random.Random(0)  # noqa: S311 - no secret
-    return ["".join(draw.choices(_SYLLABLES, k=draw.randint(1, 3))) for _ in range(_MADE_UP_WORDS)]
+    return [
+        draw.choice(_COMMON) if draw.random() < _COMMON_SHARE else "".join(draw.choices(_SYLLABLES, k=2))
+        for _ in range(_MADE_UP_WORDS)
+    ]

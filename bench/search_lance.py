@@ -100,7 +100,7 @@ class _Bare:
         asked = self._table.query().nearest_to(query.vector).column("vector").distance_type("cosine").limit(limit)
         if not self._probes:
             return asked
-        return asked.minimum_nprobes(self._probes).maximum_nprobes(0).refine_factor(1)
+        return asked.minimum_nprobes(self._probes).maximum_nprobes(0)
 
     def _matching(self, query: Query, limit: int) -> AsyncStandardQuery:
         return self._table.query().nearest_to_text(MatchQuery(query.text, self._words)).limit(limit)

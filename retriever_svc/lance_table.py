@@ -231,11 +231,14 @@ class LanceTable:
         sample = await self._table.take_offsets(list(range(0, rows, stride))[:_TRIALS]).select(["vector"]).to_arrow()
         queries = [vector for vector in lance_rows.stack(sample) if vector.any()]
         exact = [await self._best_ten(self._near(vector, _TRIED_LIMIT, 0).bypass_vector_index()) for vector in queries]
+        before = 0
         for probes in _TRIED_PROBES:
             found = [await self._best_ten(self._near(vector, _TRIED_LIMIT, probes)) for vector in queries]
             hits = sum(len(one & other) for one, other in zip(exact, found, strict=True))
-            if hits >= self._options.recall * sum(map(len, exact)):
+            # Where further lists find no more, it is the quantization that keeps it from the rest.
+            if hits >= self._options.recall * sum(map(len, exact)) or hits == before:
                 return probes
+            before = hits
         return _TRIED_PROBES[-1]
 
     def _near(self, vector: Vectors, limit: int, probes: int) -> AsyncVectorQuery:
@@ -244,7 +247,8 @@ class LanceTable:
             return query
         # A filter that leaves few rows in these lists goes on to further ones, until there are enough.
         probing = query.minimum_nprobes(probes).maximum_nprobes(0)
-        return probing.refine_factor(_REFINE.get(self._kind, 1))
+        refined = _REFINE.get(self._kind)
+        return probing.refine_factor(refined) if refined else probing
 
     async def _best_ten(self, query: AsyncVectorQuery) -> set[str]:
         rows = await self._rows(query, ["key", "_distance"])

@@ -103,10 +103,14 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A chunk found by one half of a search: cosine similarity or BM25, more is better."""
+    """A chunk found by one half of a search: cosine similarity or BM25, more is better.
+
+    `chunk` is the chunk itself where the index had it at hand, which spares reading it.
+    """
 
     place: Place
     score: float
+    chunk: Chunk | None = field(default=None, compare=False)
 
 
 class Index(Protocol):

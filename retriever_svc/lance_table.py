@@ -42,6 +42,8 @@ _TRIED_LIMIT = 100
 _REFINE = {"ivf_rq": 5}
 _LONGEST_WORD = 255
 _PAGE_ROWS = 8192
+# A search for no more rows than that reads them whole.
+_FEW = 20
 
 _TEXT_INDEX = "words_index"
 _VECTOR_INDEX = "vector_index"
@@ -159,14 +161,14 @@ class LanceTable:
     async def nearest(self, vector: Vectors, limit: int, where: str | None) -> list[Scored]:
         """The rows nearest to the vector by cosine, best first."""
         query = self._near(vector, limit, self._probes)
-        rows = await self._rows(query if where is None else query.where(where), ["key", "_distance"])
+        rows = await self._rows(query if where is None else query.where(where), [*_wanted(limit), "_distance"])
         return _scored(rows, 1.0 - rows["_distance"].to_numpy())
 
     async def matching(self, spec: IndexSpec, query: str, limit: int, where: str | None) -> list[Scored]:
         """The rows that score best by BM25."""
         match = MatchQuery(words_of_query(spec.language, query), "words")
         asked = self._table.query().nearest_to_text(match).limit(limit)
-        rows = await self._rows(asked if where is None else asked.where(where), ["key", "_score"])
+        rows = await self._rows(asked if where is None else asked.where(where), [*_wanted(limit), "_score"])
         return _scored(rows, rows["_score"].to_numpy())
 
     async def read(self, places: Collection[Place], columns: list[str]) -> pa.Table:
@@ -295,6 +297,12 @@ class LanceTable:
             self._synced = await asyncio.to_thread(lance_sync.sync, self._folder, self._synced)
 
 
+def _wanted(limit: int) -> list[str]:
+    """The columns of a search: whole chunks of a few rows, which are the hits, else their keys."""
+    return lance_rows.CHUNK_COLUMNS if limit <= _FEW else ["key"]
+
+
 def _scored(rows: pa.Table, scores: NDArray[np.float32]) -> list[Scored]:
-    keys = rows["key"].to_pylist()
-    return [Scored(lance_rows.place_of(key), score) for key, score in zip(keys, scores.tolist(), strict=True)]
+    places = [lance_rows.place_of(key) for key in rows["key"].to_pylist()]
+    chunks = lance_rows.read_chunks(rows) if "text" in rows.column_names else {}
+    return [Scored(place, score, chunks.get(place)) for place, score in zip(places, scores.tolist(), strict=True)]

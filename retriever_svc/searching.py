@@ -226,13 +226,19 @@ class _Run:
 
     async def _nearest(self, vector: Vectors) -> list[Scored]:
         with self.watch.stage("dense"):
-            return await self.index.search_dense(self.scope, self.spec, vector, self.candidates, self.condition)
+            found = await self.index.search_dense(self.scope, self.spec, vector, self.candidates, self.condition)
+            return self._kept(found)
 
     async def _sparse(self) -> list[Scored]:
         with self.watch.stage("sparse"):
-            return await self.index.search_sparse(
+            found = await self.index.search_sparse(
                 self.scope, self.spec, self.search.query, self.candidates, self.condition
             )
+            return self._kept(found)
+
+    def _kept(self, found: list[Scored]) -> list[Scored]:
+        self.chunks.update({one.place: one.chunk for one in found if one.chunk is not None})
+        return found
 
     async def _reranked(self, finds: list[Find]) -> list[Find]:
         """The best of the finds in the cross-encoder's order; as they were where there is none."""
@@ -272,8 +278,8 @@ class _Run:
         ]
 
     async def _read(self, places: Collection[Place]) -> Mapping[Place, Chunk]:
-        if missing := [place for place in places if place not in self.chunks]:
-            with self.watch.stage("read"):
+        with self.watch.stage("read"):
+            if missing := [place for place in places if place not in self.chunks]:
                 self.chunks.update(await self.index.read(self.scope, self.spec, missing))
         return self.chunks
 

@@ -3,19 +3,20 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
 from lancedb import AsyncTable
-from lancedb.index import FTS, BTree, IvfRq, IvfSq
+from lancedb.index import FTS, Bitmap, BTree, IvfRq, IvfSq, LabelList
 from lancedb.query import AsyncQueryBase, AsyncVectorQuery, MatchQuery
 from numpy.typing import NDArray
 
 from meshkit import deadline
 from retriever_svc import lance_rows, lance_sync
+from retriever_svc.filtering import FieldType
 from retriever_svc.index import Chunk, IndexSpec, Language, Place, Scored, Vectors
 from retriever_svc.lance_filter import LIVE, field_of, literal
 from retriever_svc.lance_options import LanceOptions
@@ -41,6 +42,8 @@ _TRIED_LIMIT = 100
 # One-bit distances only say which rows to compare by their whole vectors: so many times those asked for.
 _REFINE = {"ivf_rq": 5}
 _LONGEST_WORD = 255
+# What finds the rows of a filter, by the type of its field.
+_FIELD_INDEXES = {FieldType.BOOL: Bitmap, FieldType.TEXT_LIST: LabelList}
 _PAGE_ROWS = 8192
 # A search for no more rows than that reads them whole.
 _FEW = 20
@@ -118,7 +121,7 @@ class LanceTable:
         await self._sync()
 
     async def fit(self, spec: IndexSpec) -> None:
-        """Give the table the columns of the metadata that the settings name, filled, and take others away."""
+        """Give the table the columns of the metadata that the settings name, filled and indexed; take others away."""
         wanted = {field.name: field for field in lance_rows.metadata_columns(spec)}
         async with self._writing(0):
             if gone := [name for name in self._columns.names if field_of(name) and name not in wanted]:
@@ -127,6 +130,7 @@ class LanceTable:
             if added:
                 await self._table.add_columns(added)
                 await self._fill(added)
+            await self._index_fields(wanted)
             self._columns = await self._table.schema()
 
     async def upsert(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
@@ -209,6 +213,12 @@ class LanceTable:
         self._crowded_out = 0
         self._stale_rows -= rows
         self._stale_writes -= writes
+
+    async def _index_fields(self, columns: Iterable[str]) -> None:
+        indexed = {column for index in await self._table.list_indices() for column in index.columns}
+        for name in columns:
+            if name not in indexed and (field := field_of(name)):
+                await self._table.create_index(name, config=_FIELD_INDEXES.get(field[1], BTree)())
 
     async def _index_vectors_if_grown(self) -> None:
         rows = await self._table.count_rows()

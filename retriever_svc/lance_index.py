@@ -141,7 +141,7 @@ class LanceIndex:
                 self._dropped.clear()
                 try:
                     await table.tidy()
-                except (OSError, RuntimeError, ValueError) as error:
+                except Exception as error:  # noqa: BLE001 - whatever it was, the next round tries again
                     logger.info("%s is put in order later: %s", name, error)
                 if name in self._dropped:
                     # What was written to it since.

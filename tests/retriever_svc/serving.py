@@ -1,6 +1,6 @@
 """The retriever on a real channel over an embedded index, and callers of it."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -138,3 +138,30 @@ async def callers(
             await stack.enter_async_context(calling(address, ALICE)),
             await stack.enter_async_context(calling(address, BOB)),
         )
+
+
+async def send(caller: Caller, messages: Iterable[index_pb2.UpsertDocumentRequest]) -> index_pb2.UpsertDocumentResponse:
+    """Send the messages as one UpsertDocument."""
+    with peer_errors():
+        return await caller.index.UpsertDocument(iter(messages))
+
+
+async def info(caller: Caller, collection: str = "kb") -> index_pb2.IndexInfo:
+    """What GetIndex says."""
+    request = index_pb2.GetIndexRequest(collection=f"collections/{collection}")
+    with peer_errors():
+        return (await caller.index.GetIndex(request)).index
+
+
+async def delete(caller: Caller, **selection: str) -> index_pb2.DeleteChunksResponse:
+    """Delete chunks of the collection `kb`."""
+    with peer_errors():
+        return await caller.index.DeleteChunks(index_pb2.DeleteChunksRequest(collection="collections/kb", **selection))
+
+
+async def listed(caller: Caller, document: str, collection: str = "kb") -> list[str]:
+    """The texts of a document's chunks."""
+    parent = f"collections/{collection}/documents/{document}"
+    with peer_errors():
+        response = await caller.retriever.ListChunks(retriever_pb2.ListChunksRequest(parent=parent))
+    return [chunk.text for chunk in response.chunks]

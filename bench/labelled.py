@@ -35,7 +35,7 @@ class Document:
 class LabelledSet:
     """Documents and queries by id, and for each query the grades of the documents that were judged.
 
-    A document may be empty, as BEIR's may; a query is not.
+    A document may be empty, as BEIR's may; of the queries those are left out that ask nothing.
     """
 
     name: str
@@ -51,14 +51,15 @@ class LabelledSet:
 
 
 def read_set(folder: Path) -> LabelledSet:
-    """The set in the folder, of its queries those that have a relevant document; raises FolderError."""
+    """The set in the folder, with the queries that ask something and have a relevant document; raises FolderError."""
     missing = [name for name in _FILES if not (folder / name).is_file()]
     if missing:
         raise FolderError(f"{folder} has no {' and no '.join(missing)}")
     corpus, queries, qrels = (folder / name for name in _FILES)
     documents = {key: Document(str(row.get("title") or ""), row["text"]) for key, row in _rows(corpus)}
     texts = {key: str(row["text"]) for key, row in _rows(queries)}
-    grades = {query: judged for query, judged in _grades(qrels, texts, documents).items() if max(judged.values()) > 0}
+    graded = _grades(qrels, texts, documents)
+    grades = {query: judged for query, judged in graded.items() if max(judged.values()) > 0 and texts[query].strip()}
     if not grades:
         raise FolderError(f"{qrels} names no relevant document")
     name = "-".join(folder.resolve().parts[-2:]) if folder.name == "known-item" else folder.resolve().name

@@ -35,6 +35,13 @@ def test_a_folder_is_read(tmp_path: Path) -> None:
     assert labelled.language == "english"
 
 
+def test_a_query_that_asks_nothing_is_left_out(tmp_path: Path) -> None:
+    """No search can answer it."""
+    empty = QUERIES.replace("Who knows?", " ")
+    labelled = read_set(write_set(tmp_path, queries=empty, qrels=QRELS + "q2\td1\t1\n"))
+    assert list(labelled.queries) == list(labelled.qrels) == ["q1"]
+
+
 @pytest.mark.parametrize(
     ("part", "text", "words"),
     [

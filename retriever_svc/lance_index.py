@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 
 import lancedb
 import pyarrow as pa
@@ -18,6 +18,7 @@ from retriever_svc.lance_filter import narrowed, where
 from retriever_svc.lance_options import LanceOptions
 from retriever_svc.lance_registry import Registry, open_registry
 from retriever_svc.lance_table import LanceTable
+from retriever_svc.upkeep import upkeep
 
 logger = logging.getLogger(__name__)
 
@@ -214,27 +215,10 @@ async def open_lance_index(options: LanceOptions) -> AsyncIterator[LanceIndex]:
         connection = await lancedb.connect_async(options.folder, session=session)
         try:
             index = LanceIndex(connection, registry, options)
-            async with _tidying(index, options.upkeep_interval_s):
+            async with upkeep(index.tidy, options.upkeep_interval_s):
                 yield index
         finally:
             connection.close()
-
-
-@asynccontextmanager
-async def _tidying(index: LanceIndex, interval_s: float) -> AsyncIterator[None]:
-    task = asyncio.create_task(_tidy_forever(index, interval_s))
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-async def _tidy_forever(index: LanceIndex, interval_s: float) -> None:
-    while True:
-        await asyncio.sleep(interval_s)
-        await index.tidy()
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from retriever_svc.milvus_tables import (
     make_table,
     registry_schema,
 )
+from retriever_svc.upkeep import upkeep
 from retriever_svc.words import words_of_query
 
 logger = logging.getLogger(__name__)
@@ -285,7 +286,8 @@ async def open_milvus_index(options: MilvusOptions) -> AsyncIterator[MilvusIndex
         try:
             index = MilvusIndex(address, options, client)
             await index.load_tables()
-            async with _flushing(index, options):
+            # A server flushes by itself.
+            async with upkeep(index.flush, options.flush_interval_s) if options.embedded else nullcontext():
                 yield index
         finally:
             await client.close()
@@ -306,30 +308,6 @@ async def _address(options: MilvusOptions) -> AsyncIterator[str]:
         yield address
     finally:
         await asyncio.to_thread(server_manager_instance.release_server, str(folder))
-
-
-@asynccontextmanager
-async def _flushing(index: MilvusIndex, options: MilvusOptions) -> AsyncIterator[None]:
-    """Flush in rounds while the body runs; a server does so by itself."""
-    if not options.embedded:
-        yield
-        return
-    task = asyncio.create_task(_flush_forever(index, options.flush_interval_s))
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-async def _flush_forever(index: MilvusIndex, interval_s: float) -> None:
-    while True:
-        await asyncio.sleep(interval_s)
-        try:
-            await index.flush()
-        except MeshError as error:
-            logger.warning("cannot flush: %s", error)
 
 
 @contextmanager

@@ -51,6 +51,13 @@ async def open_index(uri: str, settings: Settings) -> AsyncIterator[Index]:
         yield milvus
 
 
+def folder_of(uri: str) -> Path | None:
+    """The folder of an embedded index; None for a server."""
+    if uri.startswith(LANCE):
+        return Path(_path(uri, LANCE))
+    return Path(_path(uri, MILVUS_LITE)) if uri.startswith(MILVUS_LITE) or "://" not in uri else None
+
+
 def _path(uri: str, scheme: str) -> str:
     """What follows the scheme; `lance:folder`, `lance:/folder` and `lance:///folder` are all read."""
     return uri.removeprefix(scheme).removeprefix("//") if uri.startswith(scheme) else uri

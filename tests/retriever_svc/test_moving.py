@@ -83,3 +83,12 @@ async def test_a_collection_in_use_is_not_moved_over(tmp_path: Path) -> None:
         assert await target.count(stored(KB, "held"), SPEC) == 4
     uris = uri_of("milvus", tmp_path), uri_of("lance", tmp_path)
     assert await run(*uris, ["acme/kb", "acme/none"], Settings()) == 2
+
+
+@pytest.mark.parametrize("source", ["lance:{}", "milvus:{}", "{}"])
+async def test_a_source_that_is_not_there_is_told(source: str, tmp_path: Path) -> None:
+    """And not made, empty, to be moved with success."""
+    missing = tmp_path / "missing"
+    with pytest.raises(FileNotFoundError, match="no index in"):
+        await run(source.format(missing), f"lance:{tmp_path / 'new'}", [], Settings())
+    assert not list(tmp_path.iterdir())

@@ -20,7 +20,7 @@ from retriever_svc.settings import Settings
 async def run(source: str, target: str, names: Sequence[str], settings: Settings) -> int:
     """Move the collections, `{tenant}/{collection}`, or all where none is named; how many could not be moved.
 
-    Raises OSError where a folder cannot be had or the source's is not there, Unavailable where a server does not answer.
+    Raises OSError where a folder cannot be had, or the source's is missing, Unavailable where a server does not answer.
     """
     if (folder := folder_of(source)) and not folder.exists():
         raise FileNotFoundError(f"there is no index in {folder}")

@@ -1,7 +1,7 @@
 """What a parser makes of a document: one text, and the blocks in it."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -22,17 +22,17 @@ class Source:
 
 
 class BlockKind(StrEnum):
-    """What a block is; a heading belongs to what follows it."""
+    """What a block is; a heading belongs to what follows it.
+
+    A table of any format is one block of Markdown lines, written by `Writer.table`: the header, the line of dashes,
+    then a line a row. A chunker that parts it repeats the first two.
+    """
 
     HEADING = "heading"
     PARAGRAPH = "paragraph"
     ITEM = "item"
     TABLE = "table"
     CODE = "code"
-
-
-# Such blocks follow each other without a blank line between them.
-_TIGHT = (BlockKind.ITEM, BlockKind.TABLE)
 
 
 class Block(BaseModel):
@@ -90,12 +90,26 @@ class Writer:
         clean = cleaned(text)
         if not clean.strip():
             return
-        tight = kind in _TIGHT and self._blocks and self._blocks[-1].kind is kind
+        # Items follow each other without a blank line between them.
+        tight = kind is BlockKind.ITEM and self._blocks and self._blocks[-1].kind is kind
         self._append(("\n" if tight else "\n\n") if self._blocks else "")
         start = self._size
         self._append(clean)
         path = tuple(text for _, text in self._path)
         self._blocks.append(Block(start=start, end=self._size, kind=kind, heading_path=path, page=self.page))
+
+    def table(self, rows: Iterable[Sequence[str]]) -> None:
+        """Write a table, its first row as the header.
+
+        Rows may differ in length; rows and columns without words are left out. A lone cell is a paragraph: such
+        tables are there for the layout.
+        """
+        lines = _cells(rows)
+        if len(lines) == 1 and len(lines[0]) == 1:
+            self.block(lines[0][0])
+        elif lines:
+            lines.insert(1, ["---"] * len(lines[0]))
+            self.block("\n".join(f"| {' | '.join(line)} |" for line in lines), BlockKind.TABLE)
 
     def _append(self, text: str) -> None:
         self._parts.append(text)
@@ -122,6 +136,18 @@ class Writer:
             metadata=dict(metadata or {}),
             warnings=tuple(warnings),
         )
+
+
+def _cells(rows: Iterable[Sequence[str]]) -> list[list[str]]:
+    """The rows that have words, all as wide as the widest, without columns that have none; each cell one line."""
+    filled = [row for row in ([_cell(cell) for cell in row] for row in rows) if any(row)]
+    width = max(map(len, filled), default=0)
+    used = [column for column in range(width) if any(column < len(row) and row[column] for row in filled)]
+    return [[row[column] if column < len(row) else "" for column in used] for row in filled]
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def cleaned(text: str) -> str:

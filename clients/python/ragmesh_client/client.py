@@ -24,9 +24,11 @@ from ragmesh_client.connection import drained, full_name
 from ragmesh_client.errors import cut_off
 from ragmesh_client.events import Event, Failed, Final, from_proto
 from ragmesh_client.intake import Intake
+from ragmesh_client.jobs import Jobs
+from ragmesh_client.strategies import Strategies
 
 
-class Client(Intake):
+class Client(Intake, Jobs, Strategies):
     """Calls a mesh on behalf of one token. Lives as an async context manager, which closes the connection.
 
     Collections, documents and sessions are given by name (`collections/handbook`) or by its last part

@@ -1,26 +1,40 @@
-"""What goes in: collections, their documents, and the jobs that work on them."""
+"""What goes in: collections and their documents."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
-from google.protobuf import struct_pb2
+from google.protobuf import field_mask_pb2, struct_pb2
 
 from ragmesh.ingest.v1 import (
+    chunking_pb2,
     collections_pb2,
     collections_pb2_grpc,
     documents_pb2,
     documents_pb2_grpc,
-    jobs_pb2,
-    jobs_pb2_grpc,
 )
 from ragmesh_client import uploads
-from ragmesh_client.connection import Connection, drained, full_name
-from ragmesh_client.errors import keep_servers_status
+from ragmesh_client.connection import Connection, full_name
+from ragmesh_client.resuming import Call, Messages, Place, resumed
+
+_ATTEMPT_TIMEOUT_S = 600.0
+
+
+class HowToTake(TypedDict, total=False):
+    """How a document is taken in, or many are."""
+
+    metadata: Mapping[str, Any]
+    """Filters may name the fields that the collection declares."""
+    chunking: chunking_pb2.Chunking | None
+    """How it is cut; the collection's way without."""
+    password: str
+    """Opens an encrypted document; it is not kept."""
+    timeout_s: float
+    """Seconds for each attempt at an upload."""
 
 
 class Intake(Connection):
@@ -30,7 +44,6 @@ class Intake(Connection):
         await super().__aenter__()
         self._collections = collections_pb2_grpc.CollectionServiceStub(self.channel)
         self._documents = documents_pb2_grpc.DocumentServiceStub(self.channel)
-        self._jobs = jobs_pb2_grpc.JobServiceStub(self.channel)
         return self
 
     # --- Collections ---
@@ -65,28 +78,13 @@ class Intake(Connection):
         request = collections_pb2.DeleteCollectionRequest(name=full_name("collections", collection), force=force)
         await self.call(self._collections.DeleteCollection, request)
 
-    async def reindex(
-        self, collection: str, *, encoder: str = "", language: str = "", timeout_s: float = 86_400.0
-    ) -> AsyncGenerator[jobs_pb2.Job, None]:
-        """Encodes a collection's documents with another encoder, the server's default without one, while it serves.
-
-        Yields the job at once and as it comes along; the last has ended. It goes on also if this call is left.
-        """
-        request = jobs_pb2.ReindexCollectionRequest(
-            collection=full_name("collections", collection), encoder=encoder, language=language
-        )
-        job = (await self.call(self._jobs.ReindexCollection, request)).job
-        yield job
-        watch = jobs_pb2.WatchJobRequest(name=job.name)
-        call = self._jobs.WatchJob(watch, timeout=timeout_s, metadata=self.metadata)
-        async with aclosing(drained(call)) as responses:
-            async for response in responses:
-                yield response.job
-
-    async def cancel_job(self, job: str) -> jobs_pb2.Job:
-        """Stops a job; a collection that it reindexes stays as it was."""
-        request = jobs_pb2.CancelJobRequest(name=full_name("jobs", job))
-        return (await self.call(self._jobs.CancelJob, request)).job
+    async def update_collection(
+        self, collection: collections_pb2.Collection, fields: Sequence[str]
+    ) -> collections_pb2.Collection:
+        """Changes the named fields of a collection to the values given; with an etag, only if that is current."""
+        mask = field_mask_pb2.FieldMask(paths=fields)
+        request = collections_pb2.UpdateCollectionRequest(collection=collection, update_mask=mask)
+        return (await self.call(self._collections.UpdateCollection, request)).collection
 
     # --- Documents ---
 
@@ -98,33 +96,45 @@ class Intake(Connection):
         document_id: str = "",
         title: str = "",
         uri: str = "",
-        metadata: dict[str, Any] | None = None,
-        timeout_s: float = 600.0,
+        **how: Unpack[HowToTake],
     ) -> AsyncGenerator[documents_pb2.DocumentProgress, None]:
         """Uploads a document and yields its progress; the last state is STATE_READY or STATE_FAILED.
 
-        Once STATE_STORED has come, the document survives any crash, also if this call is left.
+        Once STATE_STORED has come, the document survives any crash, also if this call is left. An upload that breaks
+        off goes on where it was.
         """
         fields = struct_pb2.Struct()
-        fields.update(metadata or {})
+        fields.update(how.get("metadata", {}))
         head = documents_pb2.DocumentHead(
             parent=full_name("collections", collection),
             document_id=document_id,
             title=title,
             uri=uri or (str(content) if isinstance(content, Path) else ""),
             metadata=fields,
+            chunking=how.get("chunking"),
+            password=how.get("password", ""),
             size_bytes=await asyncio.to_thread(uploads.size_bytes, content),
         )
-        call = self._documents.UploadDocument(
-            uploads.messages(head, content), timeout=timeout_s, metadata=self.metadata
-        )
-        keep_servers_status(call)
-        async with aclosing(drained(call)) as responses:
-            async for response in responses:
-                yield response.progress
+
+        def start(messages: Messages) -> Call:
+            return self._documents.UploadDocument(
+                messages, timeout=how.get("timeout_s", _ATTEMPT_TIMEOUT_S), metadata=self.metadata
+            )
+
+        def messages(place: Place) -> Messages:
+            return uploads.messages(head, content, place.upload_id, place.offset)
+
+        async with aclosing(resumed(start, messages)) as steps:
+            async for progress in steps:
+                yield progress
 
     async def ingest(
-        self, paths: Sequence[Path], collection: str, *, concurrency: int = 4, timeout_s: float = 600.0
+        self,
+        paths: Sequence[Path],
+        collection: str,
+        *,
+        concurrency: int = 4,
+        **how: Unpack[HowToTake],
     ) -> AsyncGenerator[uploads.FileProgress, None]:
         """Uploads files, and those below folders, so many at once; yields the progress of each as it moves.
 
@@ -135,7 +145,7 @@ class Intake(Connection):
 
         def upload(path: Path) -> AsyncGenerator[documents_pb2.DocumentProgress, None]:
             folder = next((folder for folder in folders if path.is_relative_to(folder)), path.parent)
-            return self.upload(path, collection, uri=str(path.relative_to(folder)), timeout_s=timeout_s)
+            return self.upload(path, collection, uri=str(path.relative_to(folder)), **how)
 
         async with aclosing(uploads.upload_all(files, upload, concurrency)) as steps:
             async for step in steps:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
+
+import google_crc32c
 
 from ragmesh.ingest.v1 import documents_pb2
 from ragmesh_client.errors import RagmeshError, from_status
@@ -47,15 +50,16 @@ def size_bytes(content: Path | bytes) -> int:
 
 
 async def messages(
-    head: documents_pb2.DocumentHead, content: Path | bytes
+    head: documents_pb2.DocumentHead, content: Path | bytes, upload_id: str = "", offset: int = 0
 ) -> AsyncGenerator[documents_pb2.UploadDocumentRequest, None]:
-    """The messages of an upload: the head, then the bytes in parts; a file is read as the stream takes it."""
-    yield documents_pb2.UploadDocumentRequest(begin=documents_pb2.UploadDocumentRequest.Begin(document=head))
-    if isinstance(content, bytes):
-        for start in range(0, len(content), PART_BYTES):
-            yield _part(content[start : start + PART_BYTES])
-        return
-    with content.open("rb") as file:
+    """The messages of an upload from a byte on: the head, then the bytes in parts, each with its CRC-32C.
+
+    A file is read as the stream takes it.
+    """
+    begin = documents_pb2.UploadDocumentRequest.Begin(document=head, upload_id=upload_id, offset=offset)
+    yield documents_pb2.UploadDocumentRequest(begin=begin)
+    with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
+        file.seek(offset)
         while data := await asyncio.to_thread(file.read, PART_BYTES):
             yield _part(data)
 
@@ -109,7 +113,8 @@ async def _upload_one(
 
 
 def _part(data: bytes) -> documents_pb2.UploadDocumentRequest:
-    return documents_pb2.UploadDocumentRequest(part=documents_pb2.UploadDocumentRequest.Part(data=data))
+    part = documents_pb2.UploadDocumentRequest.Part(data=data, crc32c=google_crc32c.value(data))
+    return documents_pb2.UploadDocumentRequest(part=part)
 
 
 def _hidden(path: Path) -> bool:

@@ -1,0 +1,81 @@
+"""An upload that goes on where it broke off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import grpc
+
+from ragmesh.ingest.v1 import documents_pb2
+from ragmesh_client.connection import drained
+from ragmesh_client.errors import OverloadedError, RagmeshError, UnavailableError, keep_servers_status
+
+_MAX_ATTEMPTS = 6
+_BACKOFF_S = 0.2
+_MAX_BACKOFF_S = 5.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an upload stands: its id at the mesh, and how many bytes that has."""
+
+    upload_id: str = ""
+    offset: int = 0
+
+
+Messages = AsyncIterator[documents_pb2.UploadDocumentRequest]
+Call = grpc.aio.StreamStreamCall[documents_pb2.UploadDocumentRequest, documents_pb2.UploadDocumentResponse]
+
+
+async def resumed(
+    start: Callable[[Messages], Call], messages: Callable[[Place], Messages]
+) -> AsyncGenerator[documents_pb2.DocumentProgress, None]:
+    """The progress of an upload, begun again after a break at the byte that the mesh has, a bounded number of times.
+
+    `messages` gives what is to be sent from a place on. A mesh that does not answer at all is not tried again.
+    """
+    place, attempts = Place(), 0
+    while True:
+        call = start(messages(place))
+        keep_servers_status(call)
+        try:
+            async with aclosing(drained(call)) as responses:
+                async for response in responses:
+                    moved = _moved(place, response.progress)
+                    attempts = attempts if moved == place else 0
+                    place = moved
+                    yield response.progress
+            return
+        except RagmeshError as error:
+            attempts += 1
+            if attempts == _MAX_ATTEMPTS or not _worth_another(place, error):
+                raise
+            wait_s = error.retry_after_s or min(_BACKOFF_S * 2.0**attempts, _MAX_BACKOFF_S)
+            place = _after(place, error)
+        await asyncio.sleep(wait_s)
+
+
+def _moved(place: Place, progress: documents_pb2.DocumentProgress) -> Place:
+    """The place after a message; once the bytes are stored, sending them anew finds the document on its way."""
+    if progress.state != documents_pb2.Document.STATE_RECEIVING:
+        return Place()
+    return Place(progress.upload_id or place.upload_id, progress.bytes_received)
+
+
+def _worth_another(place: Place, error: RagmeshError) -> bool:
+    if isinstance(error, OverloadedError):
+        return error.retry_after_s is not None
+    begun = bool(place.upload_id)
+    return begun and (isinstance(error, UnavailableError) or error.reason == "OFFSET_MISMATCH")
+
+
+def _after(place: Place, error: RagmeshError) -> Place:
+    """The place that the mesh names, where it has more or fewer bytes than it had told."""
+    expected: Any = error.metadata.get("expected")
+    if error.reason != "OFFSET_MISMATCH" or expected is None:
+        return place
+    return replace(place, offset=int(expected))

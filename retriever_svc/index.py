@@ -143,12 +143,15 @@ class Index(Protocol):
         """Delete the state; the chunks are deleted before."""
         ...
 
-    async def upsert(self, scope: Scope, spec: IndexSpec, chunks: Sequence[Chunk], vectors: Vectors) -> None:
-        """Write the chunks with their vectors [n, dimension], over those at the same places."""
+    async def upsert(self, scope: Scope, spec: IndexSpec, chunks: Sequence[Chunk], vectors: Vectors | None) -> None:
+        """Write the chunks with their vectors [n, dimension], over those at the same places.
+
+        Without vectors they are found by words only.
+        """
         ...
 
     async def replace(
-        self, scope: Scope, state: State, document: str, chunks: Sequence[Chunk], vectors: Vectors
+        self, scope: Scope, state: State, document: str, chunks: Sequence[Chunk], vectors: Vectors | None
     ) -> int:
         """Write the document's chunks (ordinals 0 to n-1) and delete what it had beyond them; say how many those were.
 
@@ -181,11 +184,11 @@ class Index(Protocol):
         ...
 
     async def vectors(self, scope: Scope, spec: IndexSpec, places: Collection[Place]) -> dict[Place, Vectors]:
-        """The vectors [dimension] of the chunks at the places; a place without one is left out."""
+        """The vectors [dimension] of the chunks at the places; a place without a chunk or a vector is left out."""
         ...
 
-    def scan(self, scope: Scope, spec: IndexSpec) -> AsyncIterator[tuple[list[Chunk], Vectors]]:
-        """All chunks with their vectors [n, dimension], some at a time, in no order."""
+    def scan(self, scope: Scope, spec: IndexSpec) -> AsyncIterator[tuple[list[Chunk], Vectors | None]]:
+        """All chunks with their vectors [n, dimension], or some that have none, at a time, in no order."""
         ...
 
     async def check(self) -> bool:

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
-
 from meshkit.errors import Aborted, FailedPrecondition, invalid
 from retriever_svc.filtering import BUILT_IN, Comparison, Condition, Field, FieldType, Operator, parse
 from retriever_svc.index import (
@@ -173,10 +171,11 @@ class Indexing:
         return counts
 
     async def replace_document(
-        self, scope: Scope, document: str, chunks: Sequence[Chunk], vectors: Vectors, encoder: str = ""
+        self, scope: Scope, document: str, chunks: Sequence[Chunk], vectors: Vectors | None, encoder: str = ""
     ) -> Written:
         """Put the chunks (ordinals 0 to n-1) with their vectors [n, dimension] in place of those the document had.
 
+        Without vectors they are found by words only, until the document is put in place again with them.
         Raises NotFound where the scope has no index, FailedPrecondition (ENCODER_MISMATCH) for vectors of another
         dimension or, where that is said, another encoder.
         """
@@ -185,20 +184,19 @@ class Indexing:
         )
 
     async def _replace_document(
-        self, scope: Scope, document: str, chunks: Sequence[Chunk], vectors: Vectors, encoder: str
+        self, scope: Scope, document: str, chunks: Sequence[Chunk], vectors: Vectors | None, encoder: str
     ) -> Written:
         state = await self._clean(scope, await self.get(scope))
         refuse_encoder(state.spec, encoder)
         held = stored(scope, state.chunks)
-        if chunks:
+        if chunks and vectors is not None:
             refuse_dimension(state.spec, vectors.shape[1])
         deleted = await self._index.replace(held, state, document, chunks, vectors)
         return await self._moved(scope, state, len(chunks), deleted)
 
     async def delete_document(self, scope: Scope, document: str) -> Written:
         """Delete the document's chunks; raises NotFound where the scope has no index."""
-        none = np.zeros((0, 0), dtype=np.float32)
-        return await self.replace_document(scope, document, [], none)
+        return await self.replace_document(scope, document, [], None)
 
     async def delete_where(self, scope: Scope, filter: str) -> Written:
         """Delete the chunks that the filter finds; raises as `get` and `filtering.parse` do."""

@@ -11,6 +11,8 @@ _PREFIXES = {
 }
 # Every live row has a document; what is left of a replacement cut off by a crash has none.
 LIVE = "document IS NOT NULL"
+# A chunk that waits for its vector has none.
+ENCODED = "vector IS NOT NULL"
 
 
 def where(*conditions: Condition | None) -> str:

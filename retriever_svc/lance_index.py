@@ -71,13 +71,13 @@ class LanceIndex:
         with _driver_errors():
             await self._registry.forget(scope)
 
-    async def upsert(self, scope: Scope, spec: IndexSpec, chunks: Sequence[Chunk], vectors: Vectors) -> None:
+    async def upsert(self, scope: Scope, spec: IndexSpec, chunks: Sequence[Chunk], vectors: Vectors | None) -> None:
         """Write the rows in one commit."""
         with _driver_errors():
             await (await self._made(scope, spec)).upsert(chunks, vectors)
 
     async def replace(
-        self, scope: Scope, state: State, document: str, chunks: Sequence[Chunk], vectors: Vectors
+        self, scope: Scope, state: State, document: str, chunks: Sequence[Chunk], vectors: Vectors | None
     ) -> int:
         """In one commit: a search sees the old content or the new, and a crash leaves one of them."""
         with _driver_errors():
@@ -127,13 +127,14 @@ class LanceIndex:
         rows = await self._read(scope, spec, places, ["key", "vector"])
         return lance_rows.read_vectors(rows) if rows else {}
 
-    async def scan(self, scope: Scope, spec: IndexSpec) -> AsyncIterator[tuple[list[Chunk], Vectors]]:
+    async def scan(self, scope: Scope, spec: IndexSpec) -> AsyncIterator[tuple[list[Chunk], Vectors | None]]:
         """All rows as they are when it begins."""
         with _driver_errors():
             table = await self._find(scope, spec)
             if table:
                 async for rows in table.scan():
-                    yield list(lance_rows.read_chunks(rows).values()), lance_rows.stack(rows)
+                    for some in lance_rows.parted(rows):
+                        yield list(lance_rows.read_chunks(some).values()), lance_rows.stack(some)
 
     async def tidy(self) -> None:
         """Put in order the tables that are due, one after another."""

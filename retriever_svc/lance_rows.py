@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from retriever_svc.filtering import FieldType
 from retriever_svc.index import Chunk, IndexSpec, Place, Scope, Vectors
@@ -78,8 +79,8 @@ def place_of(key: str) -> Place:
     return Place(document, int(ordinal))
 
 
-def write_chunks(columns: pa.Schema, chunks: Sequence[Chunk], vectors: Vectors) -> pa.Table:
-    """The rows of the chunks with their vectors [n, dimension], in the columns of their table."""
+def write_chunks(columns: pa.Schema, chunks: Sequence[Chunk], vectors: Vectors | None) -> pa.Table:
+    """The rows of the chunks with their vectors [n, dimension], null where there are none, in their table's columns."""
     return pa.table([_column(field, chunks, vectors) for field in columns], schema=columns)
 
 
@@ -104,14 +105,23 @@ def read_chunks(rows: pa.Table) -> dict[Place, Chunk]:
 
 
 def read_vectors(rows: pa.Table) -> dict[Place, Vectors]:
-    """The vectors of rows that have a key and a vector."""
+    """The vectors of the rows that have one."""
+    rows = rows.filter(pc.is_valid(rows["vector"]))
     stacked = stack(rows)
-    return {place_of(key): stacked[row] for row, key in enumerate(rows["key"].to_pylist())}
+    return {} if stacked is None else dict(zip(map(place_of, rows["key"].to_pylist()), stacked, strict=True))
 
 
-def stack(rows: pa.Table) -> Vectors:
-    """The vectors of live rows, [n, dimension]."""
+def parted(rows: pa.Table) -> Iterator[pa.Table]:
+    """The rows that have a vector, and those that have none."""
+    known = pc.is_valid(rows["vector"])
+    return (some for some in (rows.filter(known), rows.filter(pc.invert(known))) if len(some))
+
+
+def stack(rows: pa.Table) -> Vectors | None:
+    """The vectors of the rows, [n, dimension]; None where not all of them have one, or there are no rows."""
     vectors = rows["vector"].combine_chunks()
+    if vectors.null_count or not len(vectors):
+        return None
     values = vectors.flatten().to_numpy(zero_copy_only=False)
     return np.asarray(values, dtype=np.float32).reshape(len(rows), vectors.type.list_size)
 
@@ -133,8 +143,10 @@ def _read_chunk(row: Mapping[str, Any]) -> Chunk:
     )
 
 
-def _column(field: pa.Field, chunks: Sequence[Chunk], vectors: Vectors) -> pa.Array:
+def _column(field: pa.Field, chunks: Sequence[Chunk], vectors: Vectors | None) -> pa.Array:
     if field.name == "vector":
+        if vectors is None:
+            return pa.nulls(len(chunks), field.type)
         flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
         return pa.FixedSizeListArray.from_arrays(flat, type=field.type)
     if field.name in _VALUES:

@@ -18,7 +18,7 @@ from meshkit import deadline
 from retriever_svc import lance_rows, lance_sync
 from retriever_svc.filtering import FieldType
 from retriever_svc.index import Chunk, IndexSpec, Language, Place, Scored, Vectors
-from retriever_svc.lance_filter import LIVE, field_of, literal
+from retriever_svc.lance_filter import ENCODED, LIVE, field_of, literal
 from retriever_svc.lance_options import LanceOptions
 from retriever_svc.words import words_of_query
 
@@ -133,12 +133,12 @@ class LanceTable:
             await self._index_fields(wanted)
             self._columns = await self._table.schema()
 
-    async def upsert(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
+    async def upsert(self, chunks: Sequence[Chunk], vectors: Vectors | None) -> None:
         """Write the rows over those of the same keys."""
         async with self._writing(len(chunks)):
             await self._merge(lance_rows.write_chunks(self._columns, chunks, vectors))
 
-    async def replace(self, document: str, chunks: Sequence[Chunk], vectors: Vectors) -> int:
+    async def replace(self, document: str, chunks: Sequence[Chunk], vectors: Vectors | None) -> int:
         """Put the chunks in place of the document's, in one commit; say how many had no successor."""
         async with self._writing(len(chunks)):
             rows = lance_rows.write_chunks(self._columns, chunks, vectors)
@@ -221,9 +221,15 @@ class LanceTable:
                 await self._table.create_index(name, config=_FIELD_INDEXES.get(field[1], BTree)())
 
     async def _index_vectors_if_grown(self) -> None:
-        rows = await self._table.count_rows()
-        if rows >= _GROWTH * self._made_of and (kind := self._options.kind(rows)) != "flat":
-            await self._index_vectors(kind, rows)
+        if not self._worth_indexing(await self._table.count_rows()):
+            return
+        # Chunks that wait for their vectors make no index.
+        rows = await self._table.count_rows(ENCODED)
+        if self._worth_indexing(rows):
+            await self._index_vectors(self._options.kind(rows), rows)
+
+    def _worth_indexing(self, rows: int) -> bool:
+        return rows >= _GROWTH * self._made_of and self._options.kind(rows) != "flat"
 
     async def _index_vectors(self, kind: str, rows: int) -> None:
         """Make the index of the vectors, and find out how it is to be searched."""
@@ -232,16 +238,14 @@ class LanceTable:
         config = (IvfRq if kind == "ivf_rq" else IvfSq)(distance_type="cosine")
         await self._table.create_index("vector", config=config, name=_VECTOR_INDEX)
         self._made_of = rows
-        self._probes = self._options.probes or await self._tried(rows)
+        self._probes = self._options.probes or await self._tried()
         notes = {_KIND: kind, _PROBES: str(self._probes), _MADE_OF: str(rows)}
         await self._table.update_field_metadata({"path": "vector", "metadata": notes})
         logger.info("%s: %s of %d vectors, %d probes", self._table.name, kind, rows, self._probes)
 
-    async def _tried(self, rows: int) -> int:
+    async def _tried(self) -> int:
         """The fewest probes by which vectors of the table find their nearest, as many as the recall asks for."""
-        stride = max(rows // _TRIALS, 1)
-        sample = await self._table.take_offsets(list(range(0, rows, stride))[:_TRIALS]).select(["vector"]).to_arrow()
-        queries = [vector for vector in lance_rows.stack(sample) if vector.any()]
+        queries = await self._sample()
         exact = [await self._best_ten(self._near(vector, _TRIED_LIMIT, 0).bypass_vector_index()) for vector in queries]
         before = 0
         for probes in _TRIED_PROBES:
@@ -253,12 +257,21 @@ class LanceTable:
             before = hits
         return _TRIED_PROBES[-1]
 
+    async def _sample(self) -> list[Vectors]:
+        """Some vectors from all over the table, where rows may wait for theirs."""
+        rows = await self._table.count_rows()
+        offsets = list(range(0, rows, max(rows // (4 * _TRIALS), 1)))
+        sample = await self._table.take_offsets(offsets).select(["key", "vector"]).to_arrow()
+        vectors = [vector for vector in lance_rows.read_vectors(sample).values() if vector.any()]
+        return vectors[:: max(len(vectors) // _TRIALS, 1)][:_TRIALS]
+
     def _near(self, vector: Vectors, limit: int, probes: int) -> AsyncVectorQuery:
         query = self._table.query().nearest_to(vector).column("vector").distance_type("cosine").limit(limit)
         if not probes:
             return query
-        # A filter that leaves few rows in these lists goes on to further ones, until there are enough.
-        probing = query.minimum_nprobes(probes).maximum_nprobes(0)
+        # A filter that leaves few rows in these lists goes on to further ones, until there are enough. The most goes
+        # first: it is twenty where nothing is said, and the least may not be above it.
+        probing = query.maximum_nprobes(0).minimum_nprobes(probes)
         refined = _REFINE.get(self._kind)
         return probing.refine_factor(refined) if refined else probing
 
@@ -283,7 +296,7 @@ class LanceTable:
     async def _merge(self, rows: pa.Table) -> None:
         if len(rows):
             merge = self._table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
-            # Only the rows that are to go have no vector.
+            # Rows that are to go have no vector, and those that wait for theirs.
             await merge.execute(rows, on_bad_vectors="null")
 
     async def _fill(self, added: Sequence[pa.Field]) -> None:

@@ -17,12 +17,18 @@ _OPERATORS = {operator: "==" if operator is Operator.EQUAL else operator.value f
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
-def within(scope: Scope, *conditions: Condition | None) -> str:
-    """The expression for the chunks of the scope that meet every condition given.
+# After the collection's name, in a chunk that waits for its vector; no name holds a slash.
+WAITING = "/"
+
+
+def within(scope: Scope, *conditions: Condition | None, encoded: bool = False) -> str:
+    """The expression for the chunks of the scope that meet every condition given; `encoded` for those with a vector.
 
     The scope's own predicates stand outside and are joined by `and`, so that a condition can only narrow them.
     """
-    parts = [f"tenant == {literal(scope.tenant)}", f"collection == {literal(scope.collection)}"]
+    collection = literal(scope.collection)
+    whose = f"== {collection}" if encoded else f"in [{collection}, {literal(scope.collection + WAITING)}]"
+    parts = [f"tenant == {literal(scope.tenant)}", f"collection {whose}"]
     parts += [f"({_expression(condition)})" for condition in conditions if condition is not None]
     return " and ".join(parts)
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from milvus_lite.server_manager import server_manager_instance
 from pymilvus import AsyncMilvusClient, CollectionSchema, MilvusClient, MilvusException
 
@@ -114,14 +113,14 @@ class MilvusIndex:
         """Delete the state from the registry."""
         await self._delete(_REGISTRY, [milvus_rows.index_key(scope)])
 
-    async def upsert(self, scope: Scope, spec: IndexSpec, chunks: Sequence[Chunk], vectors: Vectors) -> None:
+    async def upsert(self, scope: Scope, spec: IndexSpec, chunks: Sequence[Chunk], vectors: Vectors | None) -> None:
         """Write the rows, in requests of bounded size."""
-        rows = [milvus_rows.write_chunk(scope, chunk, vector) for chunk, vector in zip(chunks, vectors, strict=True)]
+        rows = milvus_rows.write_chunks(scope, spec, chunks, vectors)
         for batch in milvus_rows.batches(rows, self._options.max_write_bytes):
             await self._upsert(milvus_rows.chunks_table(spec), batch)
 
     async def replace(
-        self, scope: Scope, state: State, document: str, chunks: Sequence[Chunk], vectors: Vectors
+        self, scope: Scope, state: State, document: str, chunks: Sequence[Chunk], vectors: Vectors | None
     ) -> int:
         """Write, then delete from the next ordinal on; to look for that one is quicker than to look through all."""
         await self.upsert(scope, state.spec, chunks, vectors)
@@ -147,7 +146,7 @@ class MilvusIndex:
         self, scope: Scope, spec: IndexSpec, vector: Vectors, limit: int, condition: Condition | None
     ) -> list[Scored]:
         """By the vectors' index."""
-        hits = await self._search(spec, "dense", vector, limit, within(scope, condition))
+        hits = await self._search(spec, "dense", vector, limit, within(scope, condition, encoded=True))
         return [Scored(milvus_rows.place_of(hit["key"]), float(hit["distance"])) for hit in hits]
 
     async def search_sparse(
@@ -166,14 +165,16 @@ class MilvusIndex:
 
     async def vectors(self, scope: Scope, spec: IndexSpec, places: Collection[Place]) -> dict[Place, Vectors]:
         """The vectors by their keys."""
-        rows = await self._rows(scope, spec, places, ["dense"])
-        return {milvus_rows.place_of(row["key"]): milvus_rows.read_vector(row) for row in rows}
+        rows = await self._rows(scope, spec, places, milvus_rows.VECTOR_FIELDS)
+        encoded = (row for row in rows if milvus_rows.is_encoded(row))
+        return {milvus_rows.place_of(row["key"]): milvus_rows.read_vector(row) for row in encoded}
 
-    async def scan(self, scope: Scope, spec: IndexSpec) -> AsyncIterator[tuple[list[Chunk], Vectors]]:
+    async def scan(self, scope: Scope, spec: IndexSpec) -> AsyncIterator[tuple[list[Chunk], Vectors | None]]:
         """The rows in the order of their keys."""
-        fields = [*milvus_rows.CHUNK_FIELDS, "dense"]
+        fields = [*milvus_rows.CHUNK_FIELDS, *milvus_rows.VECTOR_FIELDS]
         async for page in self._pages(milvus_rows.chunks_table(spec), within(scope), fields):
-            yield [milvus_rows.read_chunk(row) for row in page], np.stack([milvus_rows.read_vector(r) for r in page])
+            for some in milvus_rows.read_page(page):
+                yield some
 
     async def flush(self) -> None:
         """Let Milvus Lite write what it has logged to segments, which it searches by index."""

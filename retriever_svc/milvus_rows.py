@@ -9,6 +9,7 @@ import numpy as np
 from retriever_svc import index_state
 from retriever_svc.filtering import Comparison, Condition, Field, FieldType, Operator
 from retriever_svc.index import MAX_BYTES, Chunk, IndexSpec, Place, Scope, State, Vectors
+from retriever_svc.milvus_filter import WAITING
 from retriever_svc.words import words_of_chunk
 
 # No id holds a slash, so a key names one chunk of one tenant; its longest is 63 + 63 + 128 + 9 bytes and slashes.
@@ -17,6 +18,7 @@ MAX_KEY_BYTES = 512
 Row = Mapping[str, Any]
 STATE_FIELDS = ["spec", "version", "gaps"]
 CHUNK_FIELDS = ["document", "ordinal", "text", "page", "title", "uri", "content_hash", "metadata", "details"]
+VECTOR_FIELDS = ["collection", "dense"]
 
 
 def chunks_table(spec: IndexSpec) -> str:
@@ -62,8 +64,18 @@ def fitting(words: str) -> str:
     return words.encode()[: MAX_BYTES["text"]].decode(errors="ignore")
 
 
-def write_chunk(scope: Scope, chunk: Chunk, vector: Vectors) -> dict[str, Any]:
-    """The row of a chunk."""
+def write_chunks(
+    scope: Scope, spec: IndexSpec, chunks: Sequence[Chunk], vectors: Vectors | None
+) -> list[dict[str, Any]]:
+    """The rows of the chunks with their vectors [n, dimension], or of chunks that wait for theirs."""
+    if vectors is not None:
+        return [_write_chunk(scope, chunk, vector) for chunk, vector in zip(chunks, vectors, strict=True)]
+    # Older servers have no rows without a vector; nothing compares this one.
+    some = np.ones(spec.dimension, dtype=np.float32)
+    return [{**_write_chunk(scope, chunk, some), "collection": scope.collection + WAITING} for chunk in chunks]
+
+
+def _write_chunk(scope: Scope, chunk: Chunk, vector: Vectors) -> dict[str, Any]:
     return {
         "words": fitting(words_of_chunk(chunk)),
         "key": chunk_key(scope, chunk.place),
@@ -105,9 +117,23 @@ def read_chunk(row: Row) -> Chunk:
     )
 
 
+def is_encoded(row: Row) -> bool:
+    """Whether a row that has VECTOR_FIELDS has a vector of its own."""
+    return not str(row["collection"]).endswith(WAITING)
+
+
 def read_vector(row: Row) -> Vectors:
     """The vector of a row."""
     return np.asarray(row["dense"], dtype=np.float32)
+
+
+def read_page(rows: Sequence[Row]) -> Iterator[tuple[list[Chunk], Vectors | None]]:
+    """The chunks of the rows that have vectors, with those, and of the rows that have none."""
+    encoded = [row for row in rows if is_encoded(row)]
+    if encoded:
+        yield [read_chunk(row) for row in encoded], np.stack([read_vector(row) for row in encoded])
+    if waiting := [row for row in rows if not is_encoded(row)]:
+        yield [read_chunk(row) for row in waiting], None
 
 
 def batches(rows: Sequence[Row], max_bytes: int) -> Iterator[list[Row]]:

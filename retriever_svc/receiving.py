@@ -21,31 +21,43 @@ class Draft:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._vectors: list[Vectors] = []
+        self._encoded: bool | None = None
         self.chunks: list[Chunk] = []
 
     @property
-    def vectors(self) -> Vectors:
-        """The chunks' vectors, [n, dimension]."""
+    def vectors(self) -> Vectors | None:
+        """The chunks' vectors, [n, dimension], or None where they came without."""
+        if self._encoded is False:
+            return None
         none = np.zeros((0, self._spec.dimension), dtype=np.float32)
-        return np.concatenate([none, *self._vectors])
+        return np.asarray(np.concatenate([none, *self._vectors]))
 
-    def add(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
-        """Take a part of the document: its next chunks, and their vectors [n, dimension].
+    def add(self, chunks: Sequence[Chunk], vectors: Vectors | None) -> None:
+        """Take a part of the document: its next chunks, and their vectors [n, dimension] or none.
 
-        Raises InvalidArgument for a chunk that is out of order or has a text too long, FailedPrecondition
-        (ENCODER_MISMATCH) for vectors of another dimension, InvalidArgument (TOO_LARGE) where the document is
-        larger than it may be.
+        Raises InvalidArgument for a chunk that is out of order or has a text too long, for vectors that some parts
+        have and others have not, FailedPrecondition (ENCODER_MISMATCH) for vectors of another dimension,
+        InvalidArgument (TOO_LARGE) where the document is larger than it may be.
         """
+        self._take_vectors(chunks, vectors)
+        for place, chunk in enumerate(chunks):
+            self._check(chunk, f"part.chunks[{place}]")
+            self.chunks.append(chunk)
+        self._bytes += sum(len(chunk.text.encode()) for chunk in chunks)
+        self._refuse_too_large()
+
+    def _take_vectors(self, chunks: Sequence[Chunk], vectors: Vectors | None) -> None:
+        if self._encoded not in (None, vectors is not None):
+            raise invalid("part.vectors", "is in some parts of the document and not in others")
+        self._encoded = vectors is not None
+        if vectors is None:
+            return
         if len(chunks) != len(vectors):
             raise invalid("part.vectors.count", f"is {len(vectors)} for {len(chunks)} chunks")
         if chunks:
             refuse_dimension(self._spec, vectors.shape[1])
-        for place, chunk in enumerate(chunks):
-            self._check(chunk, f"part.chunks[{place}]")
-            self.chunks.append(chunk)
-        self._bytes += vectors.nbytes + sum(len(chunk.text.encode()) for chunk in chunks)
+        self._bytes += vectors.nbytes
         self._vectors.append(vectors)
-        self._refuse_too_large()
 
     def _check(self, chunk: Chunk, field: str) -> None:
         expected = len(self.chunks)

@@ -259,10 +259,9 @@ class _Run:
         """The finds in an order that repeats less, as many as asked for."""
         considered = finds[: self.candidates]
         vectors = await self.index.vectors(self.scope, self.spec, [find.fused.place for find in considered])
-        considered = [find for find in considered if find.fused.place in vectors]
-        if not considered:
-            return []
-        stacked = np.stack([vectors[find.fused.place] for find in considered])
+        # What waits for its vector is like nothing else.
+        unlike = np.zeros(self.spec.dimension, dtype=np.float32)
+        stacked = np.stack([vectors.get(find.fused.place, unlike) for find in considered])
         scores = [find.score for find in considered]
         chosen = diversify(scores, stacked, self.search.diversity, self.search.top_k)
         return [considered[place] for place in chosen]

@@ -188,7 +188,7 @@ def _add_part(
         read_chunk(chunk, head.document, head.content_hash, f"part.chunks[{place}]")
         for place, chunk in enumerate(part.chunks)
     ]
-    draft.add(chunks, read_vectors(part.vectors, "part.vectors"))
+    draft.add(chunks, read_vectors(part.vectors, "part.vectors") if part.HasField("vectors") else None)
 
 
 def _out_of_order(expected: str) -> InvalidArgument:

@@ -83,6 +83,13 @@ def part(text: str, ordinal: int, **fields: Any) -> index_pb2.UpsertDocumentRequ
     )
 
 
+def waiting(text: str, ordinal: int, **fields: Any) -> index_pb2.UpsertDocumentRequest:
+    """The message with one chunk that waits for its vector."""
+    message = part(text, ordinal, **fields)
+    message.part.ClearField("vectors")
+    return message
+
+
 def upsert(
     document: str, texts: Sequence[str], collection: str = "kb", **fields: Any
 ) -> list[index_pb2.UpsertDocumentRequest]:

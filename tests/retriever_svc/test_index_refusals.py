@@ -26,6 +26,7 @@ from tests.retriever_svc.serving import (
     part,
     send,
     serve_retriever,
+    waiting,
 )
 
 
@@ -85,6 +86,7 @@ BAD_STREAMS: dict[str, tuple[list[index_pb2.UpsertDocumentRequest], type[MeshErr
         "part.chunks[0].metadata",
     ),
     "no vectors": ([head("doc"), with_vector(pack([]))], InvalidArgument, "INVALID_FIELD", "part.vectors.count"),
+    "vectors of some": ([head("doc"), part("a", 0), waiting("b", 1)], InvalidArgument, "INVALID_FIELD", "part.vectors"),
     "bytes missing": (
         [head("doc"), with_vector(vector_pb2.PackedVectors(data=b"123", dimension=DIMENSION, count=1))],
         InvalidArgument,

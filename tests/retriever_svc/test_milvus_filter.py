@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from milvus_lite.search.filter import parse_expr
-from milvus_lite.search.filter.ast import And, CmpOp, StringLit
+from milvus_lite.search.filter.ast import And, CmpOp, InOp, StringLit
 
 from meshkit.errors import InvalidArgument
 from retriever_svc.filtering import parse
@@ -22,9 +22,12 @@ def test_a_filter_is_one_conjunct_beside_its_scope(filter: str) -> None:
     tree = parse_expr(within(OURS, condition))
     assert isinstance(tree, And)
     assert len(tree.operands) == 2 + (condition is not None)
-    for operand, (name, value) in zip(tree.operands[:2], [("tenant", "acme"), ("collection", "kb")], strict=True):
-        assert isinstance(operand, CmpOp)
-        assert (operand.left.name, operand.op, operand.right.value) == (name, "==", value)
+    tenant, collection = tree.operands[:2]
+    assert isinstance(tenant, CmpOp)
+    assert (tenant.left.name, tenant.op, tenant.right.value) == ("tenant", "==", "acme")
+    assert isinstance(collection, InOp)
+    assert (collection.field.name, collection.negate) == ("collection", False)
+    assert [element.value for element in collection.values.elements] == ["kb", "kb/"]
 
 
 @settings(max_examples=300, deadline=None)

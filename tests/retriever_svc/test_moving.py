@@ -73,6 +73,20 @@ async def test_a_move_cut_off_is_done_again(tmp_path: Path, old: str, new: str) 
         assert (await move(KB, source, target)).before
 
 
+@pytest.mark.parametrize(("old", "new"), WAYS)
+async def test_chunks_that_wait_for_vectors_are_moved_so(tmp_path: Path, old: str, new: str) -> None:
+    """Beside others of their collection."""
+    async with opened(old, tmp_path) as source, opened(new, tmp_path) as target:
+        await fill(source, KB, 7, 1)
+        held, late = stored(KB, "held"), chunk("late", 0)
+        await source.upsert(held, SPEC, [late], None)
+        assert (await move(KB, source, target)).chunks == 3
+        assert await target.read(held, SPEC, [late.place]) == {late.place: late}
+        assert await target.vectors(held, SPEC, [late.place]) == {}
+        assert len(await target.search_dense(held, SPEC, encode(late.text), 10, None)) == 2
+        assert len(await target.search_sparse(held, SPEC, "apple", 10, None)) == 3
+
+
 async def test_a_collection_in_use_is_not_moved_over(tmp_path: Path) -> None:
     """One of the same name with a version of its own; the command names it and says that it failed."""
     async with opened("milvus", tmp_path) as source, opened("lance", tmp_path) as target:

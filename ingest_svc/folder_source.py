@@ -1,53 +1,80 @@
 """Folders that jobs may read: below allowed roots only, whatever links and dots say."""
 
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from meshkit.errors import InvalidArgument
+from ingest_svc.jobs import Entry, not_readable, too_many_files
+from ingest_svc.threads import in_thread
+from meshkit.errors import MeshError, map_exceptions
+
+_LISTED_AT_ONCE = 1000
+# A file changed so lately may change once more with no change of its times, which count in ticks.
+_SETTLED_S = 2.0
 
 
 class FolderSource:
-    """The files below a folder; nothing to close. See Source."""
+    """The files below a folder, or a lone file; nothing to close. See Source."""
 
     def __init__(self, folder: Path, uri: str, max_files: int) -> None:
         self._folder = folder
         self._uri = uri
         self._max_files = max_files
 
-    def files(self) -> Sequence[str]:
-        found = []
-        for path in self._walk():
-            found.append(path)
-            if len(found) > self._max_files:
-                metadata = {"limit_files": str(self._max_files)}
-                raise InvalidArgument("TOO_LARGE", "the source has too many files", metadata=metadata)
-        return sorted(found)
+    async def entries(self) -> AsyncGenerator[Entry]:
+        found, count = self._walk(), 0
+        while entries := await in_thread(list, islice(found, _LISTED_AT_ONCE)):
+            for entry in entries:
+                yield entry
+            count += len(entries)
+            if count > self._max_files:
+                raise too_many_files(self._max_files)
 
-    def read(self, path: str, part_bytes: int) -> Iterator[bytes]:
-        try:
-            target = (self._folder / path).resolve(strict=True)
-            if not target.is_relative_to(self._folder):
-                raise _unreadable(f"{self._uri}/{path}")
-            # The last step follows no link, in case one was put there since.
-            descriptor = os.open(target, os.O_RDONLY | os.O_NOFOLLOW)
-            with os.fdopen(descriptor, "rb") as file:
-                while part := file.read(part_bytes):
+    async def read(self, entry: Entry, part_bytes: int) -> AsyncGenerator[bytes]:
+        with self._unreadable(entry.uri):
+            file = await in_thread(self._open, entry)
+            try:
+                while part := await in_thread(file.read, part_bytes):
                     yield part
-        except OSError as error:
-            raise _unreadable(f"{self._uri}/{path}") from error
+            finally:
+                file.close()
 
-    def _walk(self) -> Iterator[str]:
-        for folder, _, names in os.walk(self._folder, followlinks=False, onerror=self._refuse):
-            for name in names:
-                path = Path(folder, name)
-                if path.is_file() and path.resolve().is_relative_to(self._folder):
-                    yield path.relative_to(self._folder).as_posix()
+    def _open(self, entry: Entry) -> BinaryIO:
+        target = self._folder if self._folder.is_file() else (self._folder / entry.path).resolve(strict=True)
+        if not target.is_relative_to(self._folder):
+            raise not_readable(entry.uri)
+        # The last step follows no link, in case one was put there since, and waits for no pipe.
+        descriptor = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        return os.fdopen(descriptor, "rb", buffering=0)
+
+    def _walk(self) -> Iterator[Entry]:
+        if self._folder.is_file():
+            yield _entry(self._folder, self._folder.name, self._uri)
+            return
+        for folder, below, names in os.walk(self._folder, followlinks=False, onerror=self._refuse):
+            below.sort()
+            for name in sorted(names):
+                file = Path(folder, name)
+                if file.is_file() and file.resolve().is_relative_to(self._folder):
+                    path = file.relative_to(self._folder).as_posix()
+                    yield _entry(file, path, f"{self._uri}/{path}")
 
     def _refuse(self, error: OSError) -> None:
         if error.filename == str(self._folder):
-            raise _unreadable(self._uri) from error
+            raise not_readable(self._uri) from error
+
+    @contextmanager
+    def _unreadable(self, uri: str) -> Iterator[None]:
+        def error_of(_error: Exception) -> MeshError:
+            return not_readable(uri)
+
+        with map_exceptions({OSError: error_of}):
+            yield
 
 
 class FolderSources:
@@ -57,11 +84,15 @@ class FolderSources:
         self._roots = [root.resolve() for root in roots]
         self._max_files = max_files
 
-    def open(self, uri: str) -> FolderSource:
+    async def open(self, tenant: str, uri: str) -> FolderSource:  # noqa: ARG002 - all tenants may read the roots
+        return await in_thread(self._open, uri)
+
+    def _open(self, uri: str) -> FolderSource:
         folder = self._folder(uri)
-        if not any(folder.is_relative_to(root) for root in self._roots) or not folder.is_dir():
+        allowed = any(folder.is_relative_to(root) for root in self._roots)
+        if not allowed or not (folder.is_dir() or folder.is_file()):
             # One answer for all: it tells nobody what there is outside.
-            raise _unreadable(uri)
+            raise not_readable(uri)
         return FolderSource(folder, uri.rstrip("/"), self._max_files)
 
     def _folder(self, uri: str) -> Path:
@@ -69,12 +100,14 @@ class FolderSources:
             parts = urlsplit(uri)
             path = Path(unquote(parts.path))
             if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not path.is_absolute():
-                raise _unreadable(uri)
+                raise not_readable(uri)
             return path.resolve()
         except (ValueError, OSError, RuntimeError) as error:
-            raise _unreadable(uri) from error
+            raise not_readable(uri) from error
 
 
-def _unreadable(uri: str) -> InvalidArgument:
-    message = "the source does not exist, or is outside the places that this mesh may read"
-    return InvalidArgument("SOURCE_NOT_READABLE", message, metadata={"uri": uri})
+def _entry(file: Path, path: str, uri: str) -> Entry:
+    status = file.stat()
+    settled = time.time() - max(status.st_mtime, status.st_ctime) > _SETTLED_S
+    version = f"{status.st_mtime_ns:x}-{status.st_ctime_ns:x}-{status.st_size:x}" if settled else ""
+    return Entry(path, uri, status.st_size, version)

@@ -1,15 +1,15 @@
 """What a worker does with a job: walk its source, hand over the documents a few at a time, and keep the end."""
 
-import asyncio
 import fnmatch
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
-from ingest_svc.catalog import Catalog
+from ingest_svc.catalog import Catalog, Document
 from ingest_svc.failure import Failure
 from ingest_svc.intake import Head, Intake, Origin, document_id
-from ingest_svc.jobs import PASSING, DocumentFailure, Ended, Job, JobState, JobStore, Settled, Source, Sources
+from ingest_svc.jobs import PASSING, DocumentFailure, Ended, Entry, Job, JobState, JobStore, Settled, Source, Sources
 from ingest_svc.objects import ObjectStore
 from ingest_svc.progress import ProgressBus, progress_of
 from ingest_svc.reindexing import Reindexing
@@ -88,16 +88,16 @@ class JobRunning:
             await self._jobs.change(tenant, job.id, _OPEN, JobState.FAILED, Failure.of(error))
 
     async def _run(self, tenant: str, job: Job) -> None:
-        source = self._sources.open(job.source_uri)
-        paths = await asyncio.to_thread(source.files)
-        wanted = list(selected(paths, job.include, job.exclude))
+        source = await self._sources.open(tenant, job.source_uri)
+        entries = [entry async for entry in source.entries()]
+        wanted = [entry for entry in entries if selected(entry.path, job.include, job.exclude)]
         await self._jobs.found(tenant, job.id, len(wanted))
-        for path in wanted:
+        for entry in wanted:
             await self._wait(tenant, job, self._limits.max_documents_under_way - 1)
-            await self._take(tenant, job, source, path)
+            await self._take(tenant, job, source, entry)
         await self._wait(tenant, job, 0)
         if job.delete_missing:
-            await self._delete_missing(tenant, job, {document_id(uri_of(job, path)) for path in paths})
+            await self._delete_missing(tenant, job, {document_id(entry.uri) for entry in entries})
 
     async def _wait(self, tenant: str, job: Job, most: int) -> None:
         """Return when at most so many documents are under way; raises Ended where the job was cancelled."""
@@ -109,29 +109,28 @@ class JobRunning:
                     return
                 await watch.next(self._limits.poll_s)
 
-    async def _take(self, tenant: str, job: Job, source: Source, path: str) -> None:
-        uri = uri_of(job, path)
-        key = document_id(uri)
+    async def _take(self, tenant: str, job: Job, source: Source, entry: Entry) -> None:
+        key = document_id(entry.uri)
         if not await self._jobs.begin(tenant, job.id, key):
             return
         try:
-            await self._accept(tenant, job, source, path)
+            await self._accept(tenant, job, source, entry)
         except MeshError as error:
             if error.code in PASSING or error.reason == "COLLECTION_NOT_FOUND":
                 raise
-            failure = DocumentFailure(uri=uri, failure=Failure.of(error))
+            failure = DocumentFailure(uri=entry.uri, failure=Failure.of(error))
             await self._jobs.settle(tenant, job.id, Settled(key, "failed", failure=failure))
 
-    async def _accept(self, tenant: str, job: Job, source: Source, path: str) -> None:
-        uri = uri_of(job, path)
+    async def _accept(self, tenant: str, job: Job, source: Source, entry: Entry) -> None:
+        self._intake.check_size(entry.size)
         chunking = (job.chunking.strategy, job.chunking.parameters)
-        admitted = await self._intake.admit(tenant, Head(job.collection, uri=uri, chunking=chunking))
+        admitted = await self._intake.admit(tenant, Head(job.collection, uri=entry.uri, chunking=chunking))
         async with self._objects.open_upload(tenant) as upload:
-            parts = source.read(path, self._limits.part_bytes)
             try:
-                while part := await asyncio.to_thread(next, parts, b""):
-                    self._intake.check_size(upload.size + len(part))
-                    await upload.append(part)
+                async with aclosing(source.read(entry, self._limits.part_bytes)) as parts:
+                    async for part in parts:
+                        self._intake.check_size(upload.size + len(part))
+                        await upload.append(part)
             except MeshError:
                 await upload.discard()
                 raise
@@ -151,21 +150,19 @@ class JobRunning:
         while page := await self._catalog.list_documents(tenant, job.collection, after, _PAGE):
             after = page[-1].id
             for document in page:
-                if document.source == job.source_uri and document.id not in present:
+                if _came_from(document, job.source_uri) and document.id not in present:
                     await self._intake.delete(tenant, job.collection, document.id)
                     await self._jobs.deleted(tenant, job.id)
 
 
-def uri_of(job: Job, path: str) -> str:
-    """Where a job's document came from: the source with the path below it."""
-    return f"{job.source_uri.rstrip('/')}/{path}"
+def selected(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether some pattern of `include` matches the path, or there is none, and none of `exclude` does."""
+    return (not include or _matches(path, include)) and not _matches(path, exclude)
 
 
-def selected(paths: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> Iterator[str]:
-    """The paths that some pattern of `include` matches, or any where there is none, and none of `exclude`."""
-    for path in paths:
-        if (not include or _matches(path, include)) and not _matches(path, exclude):
-            yield path
+def _came_from(document: Document, source_uri: str) -> bool:
+    """Whether a job took the document from the source, or from another that shares its place."""
+    return bool(document.source) and f"{document.uri}/".startswith(f"{source_uri.rstrip('/')}/")
 
 
 def _matches(path: str, patterns: Sequence[str]) -> bool:

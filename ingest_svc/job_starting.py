@@ -1,6 +1,5 @@
 """Starting jobs and watching them."""
 
-import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -64,7 +63,7 @@ class JobDesk:
         OVERLOADED.
         """
         collection = await self._catalog.get_collection(tenant, order.collection)
-        await asyncio.to_thread(self._sources.open, order.source_uri)
+        await self._sources.open(tenant, order.source_uri)
         chunking = collection.chunking
         if order.chunking is not None:
             chunking = self._strategies.resolve(*order.chunking)

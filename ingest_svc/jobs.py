@@ -1,6 +1,6 @@
 """Jobs: many documents at once, from a folder, or all of a collection once more."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from ingest_svc.catalog import EncoderCard, Record, Request, now
 from ingest_svc.chunking import Chunking
 from ingest_svc.failure import Failure
+from meshkit.errors import InvalidArgument
 
 # Codes of what something that is away or busy fails with: the job waits for it.
 PASSING = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED", "DEADLINE_EXCEEDED")
@@ -107,24 +108,40 @@ class Settled:
     failure: DocumentFailure | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file of a source: its path below it, its URI, its bytes as listed.
+
+    `version` changes whenever the content does; "" where that cannot be told without reading it.
+    """
+
+    path: str
+    uri: str
+    size: int
+    version: str
+
+
 class Source(Protocol):
-    """A folder that documents are read from."""
+    """A folder or prefix that documents are read from, or a lone file."""
 
-    def files(self) -> Sequence[str]:
-        """The paths below it of all its files, in order; links that lead out of it are left out.
+    def entries(self) -> AsyncGenerator[Entry]:
+        """All its files, in an order that stays the same; links that lead out of it are left out.
 
-        Blocks. Raises SOURCE_NOT_READABLE, and TOO_LARGE where there are more than a job may have.
+        Raises SOURCE_NOT_READABLE, STORE_UNAVAILABLE, and TOO_LARGE where there are more than a job may have.
         """
 
-    def read(self, path: str, part_bytes: int) -> Iterator[bytes]:
-        """A file's bytes in parts. Blocks. Raises SOURCE_NOT_READABLE."""
+    def read(self, entry: Entry, part_bytes: int) -> AsyncGenerator[bytes]:
+        """A file's bytes in parts of about `part_bytes`; close it where it may be left early.
+
+        Raises SOURCE_NOT_READABLE where it has gone, STORE_UNAVAILABLE.
+        """
 
 
 class Sources(Protocol):
     """The places that jobs may read."""
 
-    def open(self, uri: str) -> Source:
-        """The folder at `uri`; raises SOURCE_NOT_READABLE for one that is not there or not allowed."""
+    async def open(self, tenant: str, uri: str) -> Source:
+        """What is at `uri`; raises SOURCE_NOT_READABLE where nothing is, or nothing that the tenant may read."""
 
 
 class JobStore(Protocol):
@@ -165,3 +182,15 @@ class JobStore(Protocol):
 
     async def settle(self, tenant: str, id: str, settled: Settled) -> None:
         """Count what became of a document, once however often it is said."""
+
+
+def not_readable(uri: str) -> InvalidArgument:
+    """The one answer for a source that is not there, or not allowed."""
+    message = "the source does not exist, or is outside the places that this mesh may read"
+    return InvalidArgument("SOURCE_NOT_READABLE", message, metadata={"uri": uri})
+
+
+def too_many_files(limit: int) -> InvalidArgument:
+    """The answer for a source with more files than a job may have."""
+    metadata = {"limit_files": str(limit)}
+    return InvalidArgument("TOO_LARGE", "the source has too many files", metadata=metadata)

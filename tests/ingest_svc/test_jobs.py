@@ -75,6 +75,16 @@ async def test_a_second_job_takes_in_what_changed(world: World, source: Path) ->
     assert (counts.ready, counts.unchanged) == (0, 2)
 
 
+async def test_a_lone_file_is_a_source(world: World, source: Path) -> None:
+    """A source that names a file is that file."""
+    await world.alice.create_collection()
+    uri = (source / "deep" / "two.md").as_uri()
+    job = (await watched(world, (await start(world, source, source_uri=uri)).name))[-1].job
+    assert (job.state, job.counts.found, job.counts.ready) == (SUCCEEDED, 1, 1)
+    held = world.peers.index.held["acme", HANDBOOK].documents
+    assert [chunks[0].uri for chunks in held.values()] == [uri]
+
+
 @pytest.mark.parametrize(
     "uri",
     [
@@ -83,7 +93,7 @@ async def test_a_second_job_takes_in_what_changed(world: World, source: Path) ->
         "file://{root}/source/docs/%2e%2e/%2e%2e/objects",
         "file://{root}/source/out",
         "file://{root}/source/none",
-        "file://{root}/source/docs/one.md",
+        "file://{root}/secret.md",
         "file://host{root}/source/docs",
         "s3://bucket/prefix",
         "source/docs",
@@ -92,7 +102,7 @@ async def test_a_second_job_takes_in_what_changed(world: World, source: Path) ->
     ],
 )
 async def test_sources_outside_the_roots_are_refused(world: World, source: Path, tmp_path: Path, uri: str) -> None:
-    """A source that is not a folder below an allowed root, however it is written, is refused."""
+    """A source that is not below an allowed root, however it is written, is refused."""
     (tmp_path / "source" / "out").symlink_to(tmp_path / "objects")
     await world.alice.create_collection()
     with pytest.raises(grpc.aio.AioRpcError) as failed:

@@ -19,7 +19,6 @@ from ingest_svc.object_folder import ObjectFolder, open_object_folder
 from ingest_svc.parser_processes import ParserLimits, open_parser_processes
 from ingest_svc.peers import EmbedderPeer, RetrieverPeer
 from ingest_svc.pipeline import Pipeline, PipelineLimits
-from ingest_svc.recursive_chunking import RecursiveStrategy
 from ingest_svc.redis_catalog import DOCUMENT_WORK, RedisCatalog
 from ingest_svc.redis_jobs import JOB_WORK, RedisJobs
 from ingest_svc.redis_locks import RedisLocks
@@ -28,6 +27,8 @@ from ingest_svc.redis_queue import RedisQueue
 from ingest_svc.reindexing import Reindexing
 from ingest_svc.service import ChunkingService, CollectionService, DocumentService, JobService
 from ingest_svc.settings import Settings
+from ingest_svc.strategies.auto import AutoChooser
+from ingest_svc.strategies.recursive import RecursiveStrategy
 from ingest_svc.uploading import Uploading
 from ingest_svc.work import Pace, open_workers
 from meshkit.admission import Permits
@@ -114,7 +115,8 @@ async def _open_core(settings: Settings, stores: _Stores, stack: AsyncExitStack)
     retriever = await stack.enter_async_context(open_channel(settings.retriever_target, settings.channel))
     parsing = ParserLimits(settings.parser_timeout_s, settings.parser_max_memory_bytes, settings.max_text_bytes)
     parser = await stack.enter_async_context(open_parser_processes(settings.parser_processes, parsing))
-    encoder, index, strategies = EmbedderPeer(embedder), RetrieverPeer(retriever), Strategies(RecursiveStrategy())
+    encoder, index = EmbedderPeer(embedder), RetrieverPeer(retriever)
+    strategies = Strategies(AutoChooser(), RecursiveStrategy())
     batches = PipelineLimits(settings.max_batch_tokens, settings.max_batch_chunks, settings.max_tokenize_bytes)
     pipeline = Pipeline(parser, stores.objects, encoder, index, strategies, batches)
     limits = IntakeLimits(settings.max_document_bytes, settings.max_metadata_bytes, settings.lock_wait_s)

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from ingest_svc.chunking import Chunking
+from ingest_svc.chunking import Choice, Chunking
 from ingest_svc.failure import Failure
 
 
@@ -127,8 +127,9 @@ class Document(Record):
     """What was given, and how far it has come.
 
     `fingerprint` stands for the content and all that decides what becomes of it. `generation` is new each time that the
-    document is given, and "" once it is being deleted: who works on another one must stop. `object` names its bytes in
-    the object store. `job` and `source` say which job brought it, from where.
+    document is given, and "" once it is being deleted: who works on another one must stop. `chunking` is how it is
+    asked to be cut, `choice` what came of that. `object` names its bytes in the object store. `job` and `source` say
+    which job brought it, from where.
     """
 
     collection: str
@@ -146,6 +147,7 @@ class Document(Record):
     chunk_count: int = 0
     token_count: int = 0
     chunking: Chunking
+    choice: Choice | None = None
     parser: str = ""
     warnings: tuple[str, ...] = ()
     timings: tuple[Timing, ...] = ()
@@ -162,6 +164,11 @@ class Document(Record):
     @property
     def name(self) -> str:
         return f"collections/{self.collection}/documents/{self.id}"
+
+    @property
+    def cut_by(self) -> Chunking:
+        """How it was cut or, before that, how it was asked to be."""
+        return self.choice.chunking if self.choice else self.chunking
 
     def within(self, collection: Collection) -> "Document":
         """The document under its name in another collection."""

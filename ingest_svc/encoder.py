@@ -1,8 +1,12 @@
 """The encoder as ingestion sees it."""
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ingest_svc.catalog import EncoderCard
 from ingest_svc.chunking import Chunk
@@ -40,6 +44,14 @@ async def describe(encoder: Encoder, name: str) -> EncoderCard:
     if revision not in ("", card.revision):
         raise not_found("model", name, "MODEL_NOT_FOUND")
     return card
+
+
+async def encode(encoder: Encoder, model: str, texts: Sequence[str], max_batch: int) -> NDArray[np.float32]:
+    """The vectors of the texts, a row each, encoded in batches of so many."""
+    runs = [texts[start : start + max_batch] for start in range(0, len(texts), max_batch)]
+    async with aclosing(encoder.embed(model, runs)) as found:
+        rows = [np.frombuffer(part.data, "<f4").reshape(part.count, part.dimension) async for part in found]
+    return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
 
 
 def batches(chunks: Sequence[Chunk], max_tokens: int, max_chunks: int) -> list[list[Chunk]]:

@@ -235,7 +235,7 @@ def _following(before: Document | None, document: Document) -> Document:
     if before.state is DocumentState.READY:
         revision = Revision(
             content_hash=before.content_hash,
-            chunking=before.chunking,
+            chunking=before.cut_by,
             parser=before.parser,
             chunk_count=before.chunk_count,
             create_time=before.stored_time,

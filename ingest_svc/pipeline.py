@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ingest_svc.catalog import Collection, Document, DocumentState, Timing
-from ingest_svc.chunking import Chunk, Strategies
-from ingest_svc.encoder import Encoder, batches
+from ingest_svc.chunking import Choice, Chunk, Encoded, Strategies
+from ingest_svc.encoder import Encoder, batches, encode
 from ingest_svc.extract import Extract
 from ingest_svc.index import Index, Part
 from ingest_svc.metadata import declared
@@ -74,8 +74,9 @@ class Pipeline:
         await course.reach(DocumentState.PARSING)
         extract = await self._extract(document)
         await course.reach(DocumentState.CHUNKING, **_described(document, extract))
-        chunks = await self._cut(collection, document, extract)
-        await course.reach(DocumentState.EMBEDDING, **_measured(extract, chunks, collection))
+        choice = await asyncio.to_thread(self._strategies.choose, document.chunking, extract)
+        chunks = await self._cut(collection, choice, extract)
+        await course.reach(DocumentState.EMBEDDING, choice=choice, **_measured(extract, chunks, collection))
         metadata = {**declared(extract.metadata, collection.filterable_fields), **document.metadata}
         async with aclosing(self._parts(collection, chunks, course)) as parts:
             await self._index.write(course.document, collection.encoder.name, metadata, parts)
@@ -101,12 +102,14 @@ class Pipeline:
         async with self._objects.open_file(document.object) as file:
             return await self._parser.parse(file, document.uri)
 
-    async def _cut(self, collection: Collection, document: Document, extract: Extract) -> list[Chunk]:
+    async def _cut(self, collection: Collection, choice: Choice, extract: Extract) -> list[Chunk]:
         ends: list[int] = []
         for start, text in pieces(extract, self._limits.max_tokenize_bytes):
             found = await self._encoder.token_ends(collection.encoder.model, text)
             ends.extend(start + end for end in found)
-        chunks = await asyncio.to_thread(self._strategies.cut, document.chunking, extract, ends)
+        probes = await asyncio.to_thread(self._strategies.probes, choice.chunking, extract)
+        vectors = await encode(self._encoder, collection.encoder.model, probes, self._limits.max_batch_chunks)
+        chunks = await asyncio.to_thread(self._strategies.cut, choice.chunking, extract, Encoded(ends, vectors))
         if not chunks:
             metadata = {"media_type": extract.media_type}
             raise InvalidArgument("NO_TEXT", "the document has no text", metadata=metadata)

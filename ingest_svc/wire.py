@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
 from ingest_svc.catalog import Collection, Document, FilterableField, Request
-from ingest_svc.chunking import Chunking, Strategy
+from ingest_svc.chunking import Chooser, Chunking, Strategy
 from ingest_svc.failure import Failure
 from ingest_svc.index import IndexStats
 from ingest_svc.intake import Head
@@ -165,7 +165,8 @@ def write_document(document: Document) -> documents_pb2.Document:
         page_count=document.page_count,
         chunk_count=document.chunk_count,
         token_count=document.token_count,
-        chunking=_chunking(document.chunking),
+        chunking=_chunking(document.cut_by),
+        chunking_rationale=document.choice.rationale if document.choice else "",
         parser=document.parser,
         warnings=document.warnings,
         timings=_timings(document),
@@ -221,7 +222,7 @@ def _reindexing(reindex: Reindex) -> jobs_pb2.Reindexing:
     return jobs_pb2.Reindexing(encoder=reindex.encoder.name, language=reindex.language or "standard")
 
 
-def write_strategy(strategy: Strategy) -> chunking_pb2.ChunkingStrategy:
+def write_strategy(strategy: Chooser | Strategy) -> chunking_pb2.ChunkingStrategy:
     """A strategy with the schema of its parameters."""
     return chunking_pb2.ChunkingStrategy(
         strategy=strategy.name,

@@ -31,8 +31,8 @@ async def test_a_collection_has_an_index_and_all_its_settings(world: World) -> N
     fusion = retriever_pb2.Fusion(weighted=retriever_pb2.Fusion.Weighted(dense=0.5))
     made = await world.alice.create_collection(display_name="Handbook", fusion=fusion, language="english")
     assert (made.name, made.encoder, made.etag) == (HANDBOOK, "words@1", "1")
-    assert made.chunking.strategy == "recursive"
-    assert made.chunking.parameters["max_tokens"] == 180
+    assert made.chunking.strategy == "auto"
+    assert made.chunking.parameters["use_case"] == ""
     spec = world.peers.index.held["acme", HANDBOOK].spec
     assert (spec.encoder, spec.dimension, spec.language) == ("words@1", 8, "english")
     assert spec.fusion == fusion
@@ -150,7 +150,8 @@ async def test_an_index_away_is_said_so(world: World) -> None:
 async def test_strategies_are_described_and_recommended(world: World) -> None:
     """The strategy has a schema with defaults, and a recommendation that the server itself takes."""
     listed = await world.alice.chunking.ListChunkingStrategies(chunking_pb2.ListChunkingStrategiesRequest())
-    schema = MessageToDict(listed.strategies[0].parameters_schema)
+    assert listed.strategies[0].strategy == "auto"
+    schema = MessageToDict(listed.strategies[1].parameters_schema)
     assert schema["properties"]["max_tokens"]["default"] == 180
     faq = chunking_pb2.RecommendChunkingStrategyRequest(media_type="text/markdown", use_case="a support FAQ")
     pdf = chunking_pb2.RecommendChunkingStrategyRequest(media_type="application/pdf")

@@ -2,12 +2,13 @@
 
 from itertools import pairwise
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest_svc.chunking import Chunk
+from ingest_svc.chunking import Chunk, Encoded
 from ingest_svc.extract import BlockKind, Extract, Writer
-from ingest_svc.recursive_chunking import RecursiveParameters, RecursiveStrategy
+from ingest_svc.strategies.recursive import RecursiveParameters, RecursiveStrategy
 from tests.ingest_svc.words import token_ends
 
 ALPHABET = st.sampled_from(
@@ -32,7 +33,8 @@ def extract_of(blocks: list[tuple[BlockKind, str, int]]) -> Extract:
 def cut(extract: Extract, max_tokens: int = 16, overlap_tokens: int = 0) -> list[Chunk]:
     """The chunks of the extract."""
     parameters = RecursiveParameters(max_tokens=max_tokens, overlap_tokens=overlap_tokens)
-    return RecursiveStrategy().cut(extract, token_ends(extract.text), parameters)
+    encoded = Encoded(token_ends(extract.text), np.empty((0, 0), np.float32))
+    return RecursiveStrategy().cut(extract, encoded, parameters)
 
 
 @given(BLOCKS, BOUNDS)

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from ingest_svc.chunking import Chunk, Parameters
+from ingest_svc.chunking import Chunk, Encoded, Parameters, Strategy
 from ingest_svc.extract import Block, BlockKind, Extract
 
 # Encoders make one unknown token of a run without spaces, however long: a chunk's bytes are bounded too.
@@ -36,8 +36,8 @@ class RecursiveParameters(Parameters):
         return self
 
 
-class RecursiveStrategy:
-    """The default strategy."""
+class RecursiveStrategy(Strategy):
+    """Structure first; see its description."""
 
     name = "recursive"
     description = (
@@ -46,9 +46,9 @@ class RecursiveStrategy:
     )
     parameters = RecursiveParameters
 
-    def cut(self, extract: Extract, token_ends: Sequence[int], parameters: Any) -> list[Chunk]:
+    def cut(self, extract: Extract, encoded: Encoded, parameters: Any) -> list[Chunk]:
         """Chunks that together hold every word of the text, none with more than `max_tokens` tokens."""
-        cutter = _Cutter(extract.text.encode(), token_ends, parameters)
+        cutter = _Cutter(extract.text.encode(), encoded.token_ends, parameters)
         spans = [found for section in _sections(extract.blocks) for found in cutter.spans(section)]
         return [cutter.chunk(ordinal, span) for ordinal, span in enumerate(spans)]
 

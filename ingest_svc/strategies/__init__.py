@@ -1,0 +1,1 @@
+"""One file a chunking strategy; `ingest_svc.chunking` says what a strategy is."""

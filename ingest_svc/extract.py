@@ -111,6 +111,16 @@ class Writer:
             lines.insert(1, ["---"] * len(lines[0]))
             self.block("\n".join(f"| {' | '.join(line)} |" for line in lines), BlockKind.TABLE)
 
+    def extend(self, part: "Extract") -> None:
+        """Write the blocks of an extract, for documents that hold others; its headings are this document's."""
+        text = part.text.encode()
+        for block in part.blocks:
+            words = text[block.start : block.end].decode()
+            if block.kind is BlockKind.HEADING:
+                self.heading(len(block.heading_path), words)
+            else:
+                self.block(words, block.kind)
+
     def _append(self, text: str) -> None:
         self._parts.append(text)
         self._size += len(text.encode())

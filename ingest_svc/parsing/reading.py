@@ -4,8 +4,9 @@ from collections.abc import Callable
 from importlib import import_module
 
 from ingest_svc.extract import Extract, Source
-from ingest_svc.parsing import detection
-from meshkit.errors import FailedPrecondition, InvalidArgument, MeshError, ResourceExhausted
+from ingest_svc.parsing import detection, package
+from ingest_svc.parsing.office_encryption import decrypted
+from meshkit.errors import InvalidArgument, MeshError, ResourceExhausted
 
 # Imported at first use: a process that reads Markdown does not load PDFium.
 _PARSERS = {
@@ -14,6 +15,21 @@ _PARSERS = {
     detection.HTML: "html",
     detection.PDF: "pdf",
     detection.DOCX: "docx",
+    detection.XLSX: "spreadsheet",
+    detection.XLSB: "spreadsheet",
+    detection.XLS: "spreadsheet",
+    detection.ODS: "spreadsheet",
+    detection.EPUB: "epub",
+    detection.CSV: "csv",
+    detection.JSON: "json",
+    detection.RTF: "rtf",
+}
+_INSTEAD = {
+    "application/msword": "save it as DOCX",
+    "application/vnd.ms-powerpoint": "save it as PPTX",
+    "application/zip": "send the files in it",
+    "application/vnd.oasis.opendocument.text": "save it as DOCX",
+    "application/vnd.oasis.opendocument.presentation": "save it as PPTX",
 }
 
 
@@ -23,6 +39,11 @@ def read(source: Source, max_text_bytes: int) -> Extract:
     Raises MeshError with UNSUPPORTED_FORMAT, UNREADABLE_DOCUMENT, NO_TEXT, PASSWORD_REQUIRED or PARSER_LIMIT.
     """
     media_type = detection.detect(source.data, source.uri)
+    if media_type == detection.ENCRYPTED_OFFICE:
+        source = decrypted(source)
+        media_type = detection.detect(source.data, source.uri)
+    if media_type in detection.PACKAGES:
+        package.check(source.data, media_type)
     if not source.data.strip():
         raise _without_text(media_type)
     extract = _parsed(_parser(media_type), source, media_type)
@@ -35,13 +56,10 @@ def read(source: Source, max_text_bytes: int) -> Extract:
 
 
 def _parser(media_type: str) -> Callable[[Source], Extract]:
-    if media_type == detection.ENCRYPTED_OFFICE:
-        raise FailedPrecondition(
-            "PASSWORD_REQUIRED", "encrypted Office documents are not read: save it without a password"
-        )
     name = _PARSERS.get(media_type)
     if name is None:
-        message = f"no parser reads {media_type}"
+        instead = f": {_INSTEAD[media_type]}" if media_type in _INSTEAD else ""
+        message = f"no parser reads {media_type}{instead}"
         raise InvalidArgument("UNSUPPORTED_FORMAT", message, metadata={"media_type": media_type})
     parse: Callable[[Source], Extract] = import_module(f"ingest_svc.parsing.{name}").parse
     return parse
@@ -54,8 +72,7 @@ def _parsed(parse: Callable[[Source], Extract], source: Source, media_type: str)
         raise
     except Exception as error:
         # Parsers answer broken documents with whatever their lower layers raise.
-        metadata = {"media_type": media_type}
-        raise InvalidArgument("UNREADABLE_DOCUMENT", "the document is broken", metadata=metadata) from error
+        raise package.broken(media_type) from error
 
 
 def _without_text(media_type: str) -> InvalidArgument:

@@ -1,0 +1,74 @@
+"""Charts of Office documents (DrawingML): their titles and the values that they show, as tables."""
+
+import re
+import zipfile
+from io import BytesIO
+
+from docx.opc.package import OpcPackage
+from docx.opc.part import Part
+from lxml import etree
+
+from ingest_svc.extract import Writer
+from ingest_svc.parsing.package import xml
+
+_NAMESPACES = {
+    "a": "http://schemas.openxmlformats.org/drawingml/2006/main",
+    "c": "http://schemas.openxmlformats.org/drawingml/2006/chart",
+    "s": "http://schemas.openxmlformats.org/spreadsheetml/2006/main",
+}
+_RELATION = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
+_KIND = re.compile(r"(\w+?)(?:3D)?Chart")
+
+
+def write(part: bytes, writer: Writer) -> None:
+    """Write a chart's title, its kind, and its series as columns beside the categories or x values."""
+    chart = xml(part)
+    writer.block(" ".join("".join(words) for words in map(_texts, _all(chart, "./c:chart/c:title//a:p"))))
+    for plot in _all(chart, "./c:chart/c:plotArea/*[./c:ser]"):
+        series = _all(plot, "./c:ser")
+        values = [_points(one, "./c:val//c:pt | ./c:yVal//c:pt | ./c:bubbleSize//c:pt") for one in series]
+        names = next(filter(None, (_points(one, "./c:cat//c:pt | ./c:xVal//c:pt") for one in series)), {})
+        places = sorted({*names, *(place for one in values for place in one)})
+        heads = ["", *(" ".join(_points(one, "./c:tx//c:pt").values()) for one in series)]
+        kind = _KIND.match(etree.QName(plot).localname)
+        writer.block(f"{kind[1].capitalize()} chart" if kind else "")
+        writer.table([heads, *([names.get(place, ""), *(one.get(place, "") for one in values)] for place in places)])
+
+
+def of_sheets(data: bytes) -> dict[str, list[bytes]]:
+    """The parts of the charts on each sheet of an XLSX, by the sheet's name; none where the package has none."""
+    if not zipfile.is_zipfile(BytesIO(data)) or b"xl/charts/" not in data:
+        return {}
+    book: Part = OpcPackage.open(BytesIO(data)).main_document_part
+    found = {}
+    for sheet in _all(xml(book.blob), "//s:sheet"):
+        drawings = _related(book.related_parts[sheet.get(_RELATION)], "drawing")
+        found[sheet.get("name")] = [chart.blob for drawing in drawings for chart in _related(drawing, "chart")]
+    return found
+
+
+def _related(part: Part, kind: str) -> list[Part]:
+    return [link.target_part for link in part.rels.values() if link.reltype.endswith(f"/{kind}")]
+
+
+def _all(element: etree._Element, path: str) -> list[etree._Element]:
+    found: list[etree._Element] = element.xpath(path, namespaces=_NAMESPACES)
+    return found
+
+
+def _texts(paragraph: etree._Element) -> list[str]:
+    return [run.text or "" for run in _all(paragraph, ".//a:t")]
+
+
+def _points(series: etree._Element, path: str) -> dict[int, str]:
+    """The values of a series' points that are cached in the chart, by their places."""
+    points = {int(point.get("idx", 0)): point.findtext("c:v", "", _NAMESPACES) for point in _all(series, path)}
+    return {place: _short(value) for place, value in points.items()}
+
+
+def _short(value: str) -> str:
+    """A number without the noise of its last binary digits; other words as they are."""
+    try:
+        return f"{float(value):.12g}"
+    except ValueError:
+        return value

@@ -1,0 +1,45 @@
+"""CSV: its charset and its dialect found out, its rows as a table."""
+
+import csv
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from io import StringIO
+
+from ingest_svc.extract import Extract, Source, Writer
+from ingest_svc.parsing.detection import CSV
+from ingest_svc.parsing.plain_text import decode
+
+_DELIMITERS = ",;\t|"
+_SAMPLE_ROWS = 200
+
+
+def parse(source: Source) -> Extract:
+    """The rows as one table, the first as its header; a warning where the charset was guessed or rows are ragged."""
+    text, charset, guessed = decode(source.data)
+    warnings = [f"charset guessed: {charset}"] if guessed else []
+    rows = list(_rows(text, _delimiter(text)))
+    if len({len(row) for row in rows if row}) > 1:
+        warnings.append("rows differ in length")
+    writer = Writer()
+    writer.table(rows)
+    return writer.extract(CSV, f"charset-normalizer {version('charset-normalizer')}", warnings=warnings)
+
+
+def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
+    # A cell may be as long as the text; the module's own bound is 128 KiB.
+    csv.field_size_limit(sys.maxsize)
+    return csv.reader(StringIO(text.replace("\x00", ""), newline=""), delimiter=delimiter, skipinitialspace=True)
+
+
+def _delimiter(text: str) -> str:
+    """The delimiter by which most of the first rows have one number of cells, and more than one; else a comma."""
+    scores = {mark: _agreement(text, mark) for mark in _DELIMITERS}
+    return max(scores, key=lambda mark: scores[mark])
+
+
+def _agreement(text: str, delimiter: str) -> tuple[float, int]:
+    """The share of rows as wide as most are, and that width; (0, 0) where most have one cell."""
+    sizes = [len(row) for _, row in zip(range(_SAMPLE_ROWS), _rows(text, delimiter), strict=False) if row]
+    width = max(set(sizes), key=lambda size: (sizes.count(size), size), default=1)
+    return (sizes.count(width) / len(sizes), width) if width > 1 else (0.0, 0)

@@ -1,0 +1,29 @@
+"""RTF: its text, paragraph by paragraph, its tables' rows."""
+
+import re
+from importlib.metadata import version
+
+from striprtf.striprtf import rtf_to_text
+
+from ingest_svc.extract import Extract, Source, Writer
+from ingest_svc.parsing.detection import RTF
+
+_CHARSET = re.compile(rb"\\ansicpg(\d+)")
+
+
+def parse(source: Source) -> Extract:
+    """Lines with cells as tables, the others as paragraphs; raises UNREADABLE_DOCUMENT by way of `read`."""
+    declared = _CHARSET.search(source.data[:1024])
+    charset = f"cp{declared[1].decode()}" if declared else "cp1252"
+    text = rtf_to_text(source.data.decode("latin-1"), encoding=charset, errors="replace")
+    writer = Writer()
+    rows: list[list[str]] = []
+    for line in text.splitlines():
+        if "|" in line:
+            rows.append(line.rstrip("|").split("|"))
+            continue
+        writer.table(rows)
+        rows = []
+        writer.block(line)
+    writer.table(rows)
+    return writer.extract(RTF, f"striprtf {version('striprtf')}")

@@ -29,6 +29,7 @@ from ingest_svc.service import ChunkingService, CollectionService, DocumentServi
 from ingest_svc.settings import Settings
 from ingest_svc.strategies.auto import AutoChooser
 from ingest_svc.strategies.recursive import RecursiveStrategy
+from ingest_svc.taking import Taking
 from ingest_svc.uploading import Uploading
 from ingest_svc.work import Pace, open_workers
 from meshkit.admission import Permits
@@ -141,7 +142,8 @@ async def _open_workers(settings: Settings, stores: _Stores, core: _Core, stack:
     ingesting = Ingesting(
         stores.catalog, stores.jobs, core.pipeline, core.index, stores.locks, stores.bus, patience, pace
     )
-    limits = JobLimits(settings.max_job_documents_under_way, _PART_BYTES, settings.job_poll_s)
+    limits = JobLimits(settings.max_job_documents_under_way, settings.job_poll_s)
+    taking = Taking(stores.catalog, stores.jobs, core.intake, stores.objects, stores.locks, stores.bus, _PART_BYTES)
     reindexing = Reindexing(
         stores.catalog,
         stores.jobs,
@@ -152,9 +154,7 @@ async def _open_workers(settings: Settings, stores: _Stores, core: _Core, stack:
         patience,
         pace,
     )
-    running = JobRunning(
-        stores.catalog, stores.jobs, core.intake, stores.objects, core.sources, reindexing, stores.bus, limits
-    )
+    running = JobRunning(stores.catalog, stores.jobs, taking, core.sources, reindexing, stores.bus, limits)
     await stack.enter_async_context(open_workers(stores.documents, ingesting, settings.document_workers, pace))
     await stack.enter_async_context(open_workers(stores.queued_jobs, running, settings.job_workers, pace))
 

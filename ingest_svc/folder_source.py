@@ -35,6 +35,12 @@ class FolderSource:
             if count > self._max_files:
                 raise too_many_files(self._max_files)
 
+    def uri(self, path: str) -> str:
+        return f"{self._uri}/{path}"
+
+    async def find(self, path: str) -> Entry | None:
+        return await in_thread(self._find, path)
+
     async def read(self, entry: Entry, part_bytes: int) -> AsyncGenerator[bytes]:
         with self._unreadable(entry.uri):
             file = await in_thread(self._open, entry)
@@ -59,10 +65,17 @@ class FolderSource:
         for folder, below, names in os.walk(self._folder, followlinks=False, onerror=self._refuse):
             below.sort()
             for name in sorted(names):
-                file = Path(folder, name)
-                if file.is_file() and file.resolve().is_relative_to(self._folder):
-                    path = file.relative_to(self._folder).as_posix()
-                    yield _entry(file, path, f"{self._uri}/{path}")
+                entry = self._find(Path(folder, name).relative_to(self._folder).as_posix())
+                if entry is not None:
+                    yield entry
+
+    def _find(self, path: str) -> Entry | None:
+        file = self._folder / path
+        try:
+            inside = file.is_file() and file.resolve().is_relative_to(self._folder)
+            return _entry(file, path, self.uri(path)) if inside else None
+        except (OSError, ValueError):
+            return None
 
     def _refuse(self, error: OSError) -> None:
         if error.filename == str(self._folder):
@@ -86,6 +99,9 @@ class FolderSources:
 
     async def open(self, tenant: str, uri: str) -> FolderSource:  # noqa: ARG002 - all tenants may read the roots
         return await in_thread(self._open, uri)
+
+    async def forget(self, tenant: str, uri: str) -> None:
+        """Do nothing: folders are not put there for a job."""
 
     def _open(self, uri: str) -> FolderSource:
         folder = self._folder(uri)

@@ -3,16 +3,15 @@
 import fnmatch
 import logging
 from collections.abc import Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 
 from ingest_svc.catalog import Catalog, Document
 from ingest_svc.failure import Failure
-from ingest_svc.intake import Head, Intake, Origin, document_id
-from ingest_svc.jobs import PASSING, DocumentFailure, Ended, Entry, Job, JobState, JobStore, Settled, Source, Sources
-from ingest_svc.objects import ObjectStore
-from ingest_svc.progress import ProgressBus, progress_of
+from ingest_svc.intake import document_id
+from ingest_svc.jobs import PASSING, Ended, Job, JobState, JobStore, Source, Sources
+from ingest_svc.progress import ProgressBus
 from ingest_svc.reindexing import Reindexing
+from ingest_svc.taking import Taking
 from ingest_svc.work import WorkItem
 from meshkit.errors import MeshError
 from meshkit.identity import Identity, acting_as
@@ -26,10 +25,9 @@ _PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class JobLimits:
-    """Documents of one job under way at once, bytes read at once, and seconds between two looks at its state."""
+    """Documents of one job under way at once, and seconds between two looks at its state."""
 
     max_documents_under_way: int
-    part_bytes: int
     poll_s: float
 
 
@@ -44,8 +42,7 @@ class JobRunning:
         self,
         catalog: Catalog,
         jobs: JobStore,
-        intake: Intake,
-        objects: ObjectStore,
+        taking: Taking,
         sources: Sources,
         reindexing: Reindexing,
         bus: ProgressBus,
@@ -53,8 +50,7 @@ class JobRunning:
     ) -> None:
         self._catalog = catalog
         self._jobs = jobs
-        self._intake = intake
-        self._objects = objects
+        self._taking = taking
         self._sources = sources
         self._reindexing = reindexing
         self._bus = bus
@@ -73,6 +69,8 @@ class JobRunning:
                 await self._carry_out(item.tenant, job)
             if job.reindex is not None:
                 await self._reindexing.tidy(item.tenant, job)
+            elif await self._jobs.state(item.tenant, job.id) is JobState.SUCCEEDED:
+                await self._sources.forget(item.tenant, job.source_uri)
 
     async def _carry_out(self, tenant: str, job: Job) -> None:
         run = self._run if job.reindex is None else self._reindexing.run
@@ -89,15 +87,26 @@ class JobRunning:
 
     async def _run(self, tenant: str, job: Job) -> None:
         source = await self._sources.open(tenant, job.source_uri)
+        if job.paths:
+            await self._look(tenant, job, source)
+            return
         entries = [entry async for entry in source.entries()]
         wanted = [entry for entry in entries if selected(entry.path, job.include, job.exclude)]
         await self._jobs.found(tenant, job.id, len(wanted))
         for entry in wanted:
             await self._wait(tenant, job, self._limits.max_documents_under_way - 1)
-            await self._take(tenant, job, source, entry)
+            await self._taking.take(tenant, job, source, entry)
         await self._wait(tenant, job, 0)
         if job.delete_missing:
             await self._delete_missing(tenant, job, {document_id(entry.uri) for entry in entries})
+
+    async def _look(self, tenant: str, job: Job, source: Source) -> None:
+        found = 0
+        for path in job.paths:
+            await self._wait(tenant, job, self._limits.max_documents_under_way - 1)
+            found += await self._taking.look(tenant, job, source, path)
+            await self._jobs.found(tenant, job.id, found)
+        await self._wait(tenant, job, 0)
 
     async def _wait(self, tenant: str, job: Job, most: int) -> None:
         """Return when at most so many documents are under way; raises Ended where the job was cancelled."""
@@ -109,50 +118,13 @@ class JobRunning:
                     return
                 await watch.next(self._limits.poll_s)
 
-    async def _take(self, tenant: str, job: Job, source: Source, entry: Entry) -> None:
-        key = document_id(entry.uri)
-        if not await self._jobs.begin(tenant, job.id, key):
-            return
-        try:
-            await self._accept(tenant, job, source, entry)
-        except MeshError as error:
-            if error.code in PASSING or error.reason == "COLLECTION_NOT_FOUND":
-                raise
-            failure = DocumentFailure(uri=entry.uri, failure=Failure.of(error))
-            await self._jobs.settle(tenant, job.id, Settled(key, "failed", failure=failure))
-
-    async def _accept(self, tenant: str, job: Job, source: Source, entry: Entry) -> None:
-        self._intake.check_size(entry.size)
-        chunking = (job.chunking.strategy, job.chunking.parameters)
-        admitted = await self._intake.admit(tenant, Head(job.collection, uri=entry.uri, chunking=chunking))
-        async with self._objects.open_upload(tenant) as upload:
-            try:
-                async with aclosing(source.read(entry, self._limits.part_bytes)) as parts:
-                    async for part in parts:
-                        self._intake.check_size(upload.size + len(part))
-                        await upload.append(part)
-            except MeshError:
-                await upload.discard()
-                raise
-            origin = Origin(tenant, job.subject, job.id, job.source_uri)
-            accepted = await self._intake.accept(origin, admitted, upload)
-        if accepted.unchanged:
-            document = accepted.document
-            # A job that is run again finds what it indexed itself the first time.
-            outcome = "ready" if document.job == job.id else "unchanged"
-            chunks = document.chunk_count if outcome == "ready" else 0
-            settled = Settled(document.id, outcome, chunks, document.size_bytes)  # type: ignore[arg-type]
-            await self._jobs.settle(tenant, job.id, settled)
-            await self._bus.publish(tenant, progress_of(document, job=job.id))
-
     async def _delete_missing(self, tenant: str, job: Job, present: set[str]) -> None:
         after = ""
         while page := await self._catalog.list_documents(tenant, job.collection, after, _PAGE):
             after = page[-1].id
             for document in page:
                 if _came_from(document, job.source_uri) and document.id not in present:
-                    await self._intake.delete(tenant, job.collection, document.id)
-                    await self._jobs.deleted(tenant, job.id)
+                    await self._taking.delete(tenant, job, document)
 
 
 def selected(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:

@@ -63,7 +63,10 @@ class Reindex(Record):
 
 
 class Job(Record):
-    """An ingestion or, with `reindex`, a reindexing; counts and failures are kept beside it, filled in when read."""
+    """An ingestion or, with `reindex`, a reindexing; counts and failures are kept beside it, filled in when read.
+
+    With `paths`, these files of the source alone are looked at: those there are taken in, others' documents deleted.
+    """
 
     id: str
     collection: str
@@ -72,6 +75,7 @@ class Job(Record):
     reindex: Reindex | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
     chunking: Chunking
     delete_missing: bool = False
     state: JobState = JobState.PENDING
@@ -130,6 +134,12 @@ class Source(Protocol):
         Raises SOURCE_NOT_READABLE, STORE_UNAVAILABLE, and TOO_LARGE where there are more than a job may have.
         """
 
+    def uri(self, path: str) -> str:
+        """The URI of the file at a path below it, whether or not there is one."""
+
+    async def find(self, path: str) -> Entry | None:
+        """The file at a path, as `entries` has it; None where there is none. Raises as `entries` does."""
+
     def read(self, entry: Entry, part_bytes: int) -> AsyncGenerator[bytes]:
         """A file's bytes in parts of about `part_bytes`; close it where it may be left early.
 
@@ -142,6 +152,9 @@ class Sources(Protocol):
 
     async def open(self, tenant: str, uri: str) -> Source:
         """What is at `uri`; raises SOURCE_NOT_READABLE where nothing is, or nothing that the tenant may read."""
+
+    async def forget(self, tenant: str, uri: str) -> None:
+        """Remove what was put at `uri` for one job alone, now that the job has it; other places stay as they are."""
 
 
 class JobStore(Protocol):

@@ -8,9 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
-from google.protobuf import any_pb2
-from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
 from ragmesh.common.v1 import chunk_pb2, server_pb2
 from ragmesh.gateway.v1 import (
@@ -23,47 +20,12 @@ from ragmesh.gateway.v1 import (
     sessions_pb2_grpc,
 )
 from ragmesh.generator.v1 import generator_pb2
-from ragmesh.ingest.v1 import (
-    collections_pb2,
-    collections_pb2_grpc,
-    documents_pb2,
-    documents_pb2_grpc,
-    jobs_pb2,
-    jobs_pb2_grpc,
-)
+from ragmesh.ingest.v1 import chunking_pb2_grpc, collections_pb2_grpc, documents_pb2_grpc, jobs_pb2_grpc
 from ragmesh.retriever.v1 import retriever_pb2, retriever_pb2_grpc
+from tests.clients.answering import check_token, refuse, status
+from tests.clients.small_intake import Chunking, Collections, Documents, Jobs
 
-TOKEN = "let-me-in"  # a token of this test mesh only
 CITATION = chunk_pb2.Citation(number=1, title="Leave", uri="leave.md", page=2, heading_path=["Leave", "Parents"])
-
-
-def status(
-    code: grpc.StatusCode, reason: str, message: str, violations: dict[str, str] | None = None
-) -> status_pb2.Status:
-    """A status with ErrorInfo and, where given, field violations."""
-    details: list[Any] = [error_details_pb2.ErrorInfo(reason=reason, domain="ragmesh")]
-    if violations:
-        fields = [
-            error_details_pb2.BadRequest.FieldViolation(field=name, description=what)
-            for name, what in violations.items()
-        ]
-        details.append(error_details_pb2.BadRequest(field_violations=fields))
-    packed = []
-    for detail in details:
-        packed.append(any_pb2.Any())
-        packed[-1].Pack(detail)
-    return status_pb2.Status(code=code.value[0], message=message, details=packed)
-
-
-async def refuse(context: Any, refusal: status_pb2.Status) -> None:
-    """Ends the call with a status."""
-    await context.abort_with_status(rpc_status.to_status(refusal))
-
-
-async def check_token(context: Any) -> None:
-    """Refuses a call without the token."""
-    if dict(context.invocation_metadata()).get("authorization") != f"Bearer {TOKEN}":
-        await refuse(context, status(grpc.StatusCode.UNAUTHENTICATED, "IDENTITY_INVALID", "no valid token"))
 
 
 class Answers(answers_pb2_grpc.AnswerServiceServicer):
@@ -164,94 +126,6 @@ class Retriever(retriever_pb2_grpc.RetrieverServiceServicer):
         return retriever_pb2.SearchResponse(hits=[retriever_pb2.Hit(chunk=chunk, score=0.5)])
 
 
-class Collections(collections_pb2_grpc.CollectionServiceServicer):
-    """Collections in memory."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-
-    async def CreateCollection(self, request: Any, context: Any) -> collections_pb2.CreateCollectionResponse:
-        await check_token(context)
-        name = f"collections/{request.collection_id}"
-        self.names.append(name)
-        return collections_pb2.CreateCollectionResponse(collection=collections_pb2.Collection(name=name))
-
-    async def GetCollection(self, request: Any, context: Any) -> collections_pb2.GetCollectionResponse:
-        await check_token(context)
-        if request.name not in self.names:
-            await refuse(context, status(grpc.StatusCode.NOT_FOUND, "COLLECTION_NOT_FOUND", "no such collection"))
-        return collections_pb2.GetCollectionResponse(collection=collections_pb2.Collection(name=request.name))
-
-    async def ListCollections(self, request: Any, context: Any) -> collections_pb2.ListCollectionsResponse:
-        await check_token(context)
-        found = [collections_pb2.Collection(name=name) for name in sorted(self.names)]
-        return collections_pb2.ListCollectionsResponse(collections=found)
-
-
-class Documents(documents_pb2_grpc.DocumentServiceServicer):
-    """Documents in memory; bytes that are not UTF-8 cannot be read."""
-
-    def __init__(self) -> None:
-        self.bytes: dict[str, bytes] = {}
-
-    async def UploadDocument(self, requests: Any, context: Any) -> AsyncIterator[documents_pb2.UploadDocumentResponse]:
-        await check_token(context)
-        head, data = None, b""
-        async for request in requests:
-            if request.HasField("begin"):
-                head = request.begin.document
-            data += request.part.data
-        assert head is not None
-        assert head.size_bytes == len(data)
-        unchanged = self.bytes.get(head.uri) == data
-        self.bytes[head.uri] = data
-        yield _progress(head, documents_pb2.Document.STATE_STORED)
-        try:
-            data.decode()
-        except UnicodeDecodeError:
-            error = status(grpc.StatusCode.INVALID_ARGUMENT, "UNREADABLE_DOCUMENT", "not UTF-8")
-            yield _progress(head, documents_pb2.Document.STATE_FAILED, error=error)
-            return
-        yield _progress(head, documents_pb2.Document.STATE_READY, unchanged=unchanged)
-
-
-class Jobs(jobs_pb2_grpc.JobServiceServicer):
-    """One reindexing of two documents at a time; by the encoder `broken` it fails."""
-
-    def __init__(self) -> None:
-        self.job = jobs_pb2.Job()
-
-    async def ReindexCollection(self, request: Any, context: Any) -> jobs_pb2.ReindexCollectionResponse:
-        await check_token(context)
-        reindexing = jobs_pb2.Reindexing(encoder=request.encoder or "default@1", language=request.language)
-        self.job = jobs_pb2.Job(
-            name="jobs/j1",
-            collection=request.collection,
-            reindexing=reindexing,
-            state=jobs_pb2.Job.STATE_PENDING,
-        )
-        return jobs_pb2.ReindexCollectionResponse(job=self.job)
-
-    async def WatchJob(self, request: Any, context: Any) -> AsyncIterator[jobs_pb2.WatchJobResponse]:
-        await check_token(context)
-        self.job.state = jobs_pb2.Job.STATE_RUNNING
-        self.job.counts.found = 2
-        yield jobs_pb2.WatchJobResponse(job=self.job)
-        if self.job.reindexing.encoder == "broken":
-            error = status(grpc.StatusCode.INTERNAL, "INTERNAL_ERROR", "the document's bytes are gone")
-            self.job.failures.add(document=f"{self.job.collection}/documents/one", error=error)
-            self.job.state = jobs_pb2.Job.STATE_FAILED
-        else:
-            self.job.counts.ready = 2
-            self.job.state = jobs_pb2.Job.STATE_SUCCEEDED
-        yield jobs_pb2.WatchJobResponse(job=self.job)
-
-    async def CancelJob(self, request: Any, context: Any) -> jobs_pb2.CancelJobResponse:
-        await check_token(context)
-        self.job.state = jobs_pb2.Job.STATE_CANCELLED
-        return jobs_pb2.CancelJobResponse(job=self.job)
-
-
 class SmallMesh:
     """The services of a running small mesh, and its address."""
 
@@ -260,6 +134,7 @@ class SmallMesh:
         self.mesh = Mesh()
         self.collections = Collections()
         self.documents = Documents()
+        self.jobs = Jobs()
         self.address = ""
 
 
@@ -274,7 +149,8 @@ async def serve() -> AsyncIterator[SmallMesh]:
     retriever_pb2_grpc.add_RetrieverServiceServicer_to_server(Retriever(), server)
     collections_pb2_grpc.add_CollectionServiceServicer_to_server(mesh.collections, server)
     documents_pb2_grpc.add_DocumentServiceServicer_to_server(mesh.documents, server)
-    jobs_pb2_grpc.add_JobServiceServicer_to_server(Jobs(), server)
+    jobs_pb2_grpc.add_JobServiceServicer_to_server(mesh.jobs, server)
+    chunking_pb2_grpc.add_ChunkingServiceServicer_to_server(Chunking(), server)
     mesh.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     try:
@@ -285,8 +161,3 @@ async def serve() -> AsyncIterator[SmallMesh]:
 
 def _event(sequence: int, **event: Any) -> answers_pb2.AskResponse:
     return answers_pb2.AskResponse(event=events_pb2.AnswerEvent(sequence=sequence, **event))
-
-
-def _progress(head: Any, state: Any, **more: Any) -> documents_pb2.UploadDocumentResponse:
-    progress = documents_pb2.DocumentProgress(document=f"{head.parent}/documents/x", state=state, **more)
-    return documents_pb2.UploadDocumentResponse(progress=progress)

@@ -9,7 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.clients.small_mesh import TOKEN, SmallMesh
+from tests.clients.answering import TOKEN
+from tests.clients.small_mesh import SmallMesh
 
 COMMAND = (sys.executable, "-c", "from ragmesh_client.cli import main; main()")
 

@@ -23,7 +23,8 @@ from ragmesh_client import (
     UnavailableError,
 )
 from ragmesh_client.settings import find_access
-from tests.clients.small_mesh import TOKEN, SmallMesh
+from tests.clients.answering import TOKEN
+from tests.clients.small_mesh import SmallMesh
 
 
 async def test_ask_yields_typed_events_in_order(mesh: SmallMesh) -> None:
@@ -109,7 +110,8 @@ async def test_upload_sends_all_bytes_and_yields_progress(mesh: SmallMesh, tmp_p
     file.write_bytes(b"thirty days\n" * 60_000)
     async with Client(mesh.address, TOKEN) as client:
         states = [step.state async for step in client.upload(file, "handbook", uri="leave.md")]
-    assert states == [documents_pb2.Document.STATE_STORED, documents_pb2.Document.STATE_READY]
+    state = documents_pb2.Document.State
+    assert states == [state.STATE_RECEIVING, state.STATE_STORED, state.STATE_READY]
     assert mesh.documents.bytes["leave.md"] == file.read_bytes()
 
 

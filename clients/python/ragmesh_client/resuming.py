@@ -14,9 +14,18 @@ from ragmesh.ingest.v1 import documents_pb2
 from ragmesh_client.connection import drained
 from ragmesh_client.errors import OverloadedError, RagmeshError, UnavailableError, keep_servers_status
 
-_MAX_ATTEMPTS = 6
-_BACKOFF_S = 0.2
-_MAX_BACKOFF_S = 5.0
+
+@dataclass(frozen=True)
+class Patience:
+    """Attempts without a byte of progress, and the seconds between them: doubling, up to the most."""
+
+    max_attempts: int = 8
+    backoff_s: float = 0.2
+    max_backoff_s: float = 5.0
+
+    def wait_s(self, attempts: int) -> float:
+        """Seconds to wait after so many."""
+        return min(self.backoff_s * 2.0**attempts, self.max_backoff_s)
 
 
 @dataclass(frozen=True)
@@ -32,9 +41,9 @@ Call = grpc.aio.StreamStreamCall[documents_pb2.UploadDocumentRequest, documents_
 
 
 async def resumed(
-    start: Callable[[Messages], Call], messages: Callable[[Place], Messages]
+    start: Callable[[Messages], Call], messages: Callable[[Place], Messages], patience: Patience = Patience()
 ) -> AsyncGenerator[documents_pb2.DocumentProgress, None]:
-    """The progress of an upload, begun again after a break at the byte that the mesh has, a bounded number of times.
+    """The progress of an upload, begun again after a break at the byte that the mesh has.
 
     `messages` gives what is to be sent from a place on. A mesh that does not answer at all is not tried again.
     """
@@ -52,9 +61,9 @@ async def resumed(
             return
         except RagmeshError as error:
             attempts += 1
-            if attempts == _MAX_ATTEMPTS or not _worth_another(place, error):
+            if attempts == patience.max_attempts or not _worth_another(place, error):
                 raise
-            wait_s = error.retry_after_s or min(_BACKOFF_S * 2.0**attempts, _MAX_BACKOFF_S)
+            wait_s = error.retry_after_s or patience.wait_s(attempts)
             place = _after(place, error)
         await asyncio.sleep(wait_s)
 

@@ -14,35 +14,36 @@ from rich.table import Table
 
 from ragmesh.common.v1 import server_pb2
 from ragmesh.generator.v1 import generator_pb2
-from ragmesh.ingest.v1 import documents_pb2
 from ragmesh.retriever.v1 import retriever_pb2
-from ragmesh_client.cli import answers, intake
-from ragmesh_client.cli.running import (
-    FAILED,
-    WRONG_USAGE,
-    Options,
-    client_of,
-    console,
-    errors,
-    print_json,
-    run,
+from ragmesh_client.cli import answers, ingesting
+from ragmesh_client.cli.collections import collections
+from ragmesh_client.cli.documents import documents
+from ragmesh_client.cli.jobs import jobs
+from ragmesh_client.cli.options import (
+    DEFAULT_COLLECTION,
+    Collection,
+    Json,
+    Parameters,
+    Strategy,
+    assignments,
+    chunking_of,
+    settings,
 )
+from ragmesh_client.cli.running import FAILED, WRONG_USAGE, Options, client_of, console, errors, print_json, run
+from ragmesh_client.cli.strategies import strategies
 from ragmesh_client.client import Client
 from ragmesh_client.errors import NotFoundError
+from ragmesh_client.intake import HowToTake
 
 app = typer.Typer(no_args_is_help=True, help="Ask questions over your own documents.", pretty_exceptions_enable=False)
-collections = typer.Typer(no_args_is_help=True, help="The knowledge bases.")
-documents = typer.Typer(no_args_is_help=True, help="What is in them.")
 app.add_typer(collections, name="collections")
 app.add_typer(documents, name="documents")
-
-Collection = Annotated[str, typer.Option("--collection", "-c", help="The collection, `handbook`.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
-DEFAULT_COLLECTION = "default"
+app.add_typer(jobs, name="jobs")
+app.add_typer(strategies, name="strategies")
 
 
 @app.callback()
-def options(
+def connection(
     context: typer.Context,
     target: Annotated[str | None, typer.Option(help="Where the mesh is, `host:port`.", envvar="RAGMESH_TARGET")] = None,
     token: Annotated[str | None, typer.Option(help="The caller's token.", envvar="RAGMESH_TOKEN")] = None,
@@ -72,14 +73,14 @@ def ask(
     json: Json = False,
 ) -> None:
     """Ask a question; the answer streams in, with its citations below."""
-    settings = _settings(context, json=json)
+    options = settings(context, json=json)
 
     async def command() -> None:
-        async with client_of(settings, timeout_s) as client:
+        async with client_of(options, timeout_s) as client:
             events = client.ask(question, collection, session=session, model=model)
             await answers.render(events, as_json=json)
 
-    run(settings, command)
+    run(options, command)
 
 
 @app.command()
@@ -93,50 +94,79 @@ def search(
     json: Json = False,
 ) -> None:
     """Search a collection's chunks."""
-    settings = _settings(context, json=json)
+    options = settings(context, json=json)
     modes = {name.removeprefix("SEARCH_MODE_").lower(): name for name in retriever_pb2.SearchMode.keys()[1:]}
     if mode not in modes:
         raise typer.BadParameter(f"{mode!r} is none of {', '.join(modes)}", param_hint="--mode")
 
     async def command() -> None:
-        async with client_of(settings) as client:
+        async with client_of(options) as client:
             number = retriever_pb2.SearchMode.Value(modes[mode])
             response = await client.search(query, collection, mode=number, top_k=top_k, filter=filter)
             print_json(response) if json else answers.show_hits(response)
 
-    run(settings, command)
+    run(options, command)
 
 
 @app.command()
 def ingest(
     context: typer.Context,
-    paths: Annotated[list[Path], typer.Argument(exists=True, readable=True, help="Files and folders.")],
+    sources: Annotated[list[str], typer.Argument(help="Files and folders; or one address that the mesh reads itself.")],
     collection: Collection = DEFAULT_COLLECTION,
     create: Annotated[bool, typer.Option(help="Make the collection where it does not exist.")] = True,
+    strategy: Strategy = "",
+    parameter: Parameters = None,
+    metadata: Annotated[list[str] | None, typer.Option(help="`team=hr`, for filters; may be repeated.")] = None,
+    password: Annotated[str, typer.Option(help="Opens encrypted documents; it is not kept.")] = "",
     concurrency: Annotated[int, typer.Option(min=1, max=64, help="Files at once.")] = 4,
+    include: Annotated[list[str] | None, typer.Option(help="Of an address: only such paths, `**/*.md`.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Of an address: no such paths.")] = None,
+    delete_missing: Annotated[bool, typer.Option(help="Of an address: delete what is gone from it.")] = False,
+    wait: Annotated[bool, typer.Option(help="Of an address: show how it goes, to the end.")] = True,
     json: Json = False,
 ) -> None:
-    """Take documents in; unchanged ones cost a hash."""
-    settings = _settings(context, json=json)
+    """Take documents in: upload files and folders, or let the mesh read `file://`, `s3://`, `gs://` or `az://` itself.
+
+    What is unchanged costs a hash. Ctrl-C stops uploads; a job of the mesh goes on, and `ragmesh jobs` has it.
+    """
+    options = settings(context, json=json)
+    how: HowToTake = {
+        "chunking": chunking_of(strategy, parameter),
+        "metadata": assignments(metadata, "--metadata"),
+        "password": password,
+    }
+    address = _address(sources)
+    paths = [] if address else _paths(sources)
 
     async def command() -> None:
-        async with client_of(settings) as client:
+        async with client_of(options) as client:
             if create:
                 await _make_if_missing(client, collection)
-            ready = await intake.ingest(client, paths, collection, concurrency=concurrency, as_json=json)
-            if not ready:
+            if not address:
+                done = await ingesting.upload(client, paths, collection, how, concurrency=concurrency, as_json=json)
+            else:
+                job = await client.start_job(
+                    address,
+                    collection,
+                    include=include or (),
+                    exclude=exclude or (),
+                    chunking=how["chunking"],
+                    delete_missing=delete_missing,
+                )
+                done = await ingesting.follow(client, job, wait=wait, as_json=json)
+            if not done:
                 raise typer.Exit(FAILED)
 
-    run(settings, command)
+    run(options, command)
 
 
 @app.command()
 def status(context: typer.Context, json: Json = False) -> None:
     """Every server's health, version and load; exit code 1 where one does not serve."""
-    settings = _settings(context, json=json)
+    options = settings(context, json=json)
 
     async def command() -> None:
-        async with client_of(settings) as client:
+        async with client_of(options) as client:
             servers = await client.status()
         if json:
             for server in servers:
@@ -146,16 +176,16 @@ def status(context: typer.Context, json: Json = False) -> None:
         if not all(_serves(server) for server in servers):
             raise typer.Exit(FAILED)
 
-    run(settings, command)
+    run(options, command)
 
 
 @app.command()
 def models(context: typer.Context, json: Json = False) -> None:
     """The models that questions can name, the default one first."""
-    settings = _settings(context, json=json)
+    options = settings(context, json=json)
 
     async def command() -> None:
-        async with client_of(settings) as client:
+        async with client_of(options) as client:
             found = await client.models()
         table = Table("model", "kind", "engine", "context", "description")
         for model in found:
@@ -166,115 +196,7 @@ def models(context: typer.Context, json: Json = False) -> None:
         if not json:
             console.print(table)
 
-    run(settings, command)
-
-
-@collections.command("list")
-def list_collections(context: typer.Context, json: Json = False) -> None:
-    """The tenant's collections."""
-    settings = _settings(context, json=json)
-
-    async def command() -> None:
-        table = Table("collection", "documents", "chunks", "encoder", "name")
-        async with client_of(settings) as client:
-            async for found in client.list_collections():
-                if json:
-                    print_json(found)
-                name, counts = (
-                    found.name.removeprefix("collections/"),
-                    (found.document_count, found.chunk_count),
-                )
-                table.add_row(name, *(str(count) for count in counts), found.encoder, found.display_name)
-        if not json:
-            console.print(table)
-
-    run(settings, command)
-
-
-@collections.command("create")
-def create_collection(context: typer.Context, collection: str, json: Json = False) -> None:
-    """Make a collection."""
-    settings = _settings(context, json=json)
-
-    async def command() -> None:
-        async with client_of(settings) as client:
-            made = await client.create_collection(collection)
-        print_json(made) if json else console.print(f"made {made.name}")
-
-    run(settings, command)
-
-
-@collections.command("delete")
-def delete_collection(
-    context: typer.Context,
-    collection: str,
-    force: Annotated[bool, typer.Option(help="Also where it has documents.")] = False,
-    json: Json = False,
-) -> None:
-    """Delete a collection with its index and documents."""
-    settings = _settings(context, json=json)
-
-    async def command() -> None:
-        async with client_of(settings) as client:
-            await client.delete_collection(collection, force=force)
-        if not json:
-            console.print(f"deleted {collection}")
-
-    run(settings, command)
-
-
-@collections.command("reindex")
-def reindex_collection(
-    context: typer.Context,
-    collection: str,
-    encoder: Annotated[str, typer.Option(help="The encoder; the server's default without.")] = "",
-    language: Annotated[str, typer.Option(help="standard, english or chinese; as it is without.")] = "",
-    wait: Annotated[bool, typer.Option(help="Show how it goes, to the end.")] = True,
-    json: Json = False,
-) -> None:
-    """Encode a collection's documents with another encoder, while it goes on serving."""
-    settings = _settings(context, json=json)
-
-    async def command() -> None:
-        async with client_of(settings) as client:
-            jobs = client.reindex(collection, encoder=encoder, language=language)
-            if not await intake.reindex(jobs, wait=wait, as_json=json):
-                raise typer.Exit(FAILED)
-
-    run(settings, command)
-
-
-@documents.command("list")
-def list_documents(context: typer.Context, collection: Collection = DEFAULT_COLLECTION, json: Json = False) -> None:
-    """The documents of a collection."""
-    settings = _settings(context, json=json)
-
-    async def command() -> None:
-        table = Table("document", "state", "chunks", "kind", "title")
-        async with client_of(settings) as client:
-            async for found in client.list_documents(collection):
-                if json:
-                    print_json(found)
-                state = documents_pb2.Document.State.Name(found.state).removeprefix("STATE_").lower()
-                table.add_row(found.name, state, str(found.chunk_count), found.media_type, found.title)
-        if not json:
-            console.print(table)
-
-    run(settings, command)
-
-
-@documents.command("delete")
-def delete_document(context: typer.Context, name: str, json: Json = False) -> None:
-    """Delete a document, by its full name, with its chunks."""
-    settings = _settings(context, json=json)
-
-    async def command() -> None:
-        async with client_of(settings) as client:
-            chunks = await client.delete_document(name)
-        if not json:
-            console.print(f"deleted {name} with {chunks} chunks")
-
-    run(settings, command)
+    run(options, command)
 
 
 def main() -> None:
@@ -282,10 +204,20 @@ def main() -> None:
     app()
 
 
-def _settings(context: typer.Context, *, json: bool) -> Options:
-    settings: Options = context.obj
-    settings.json = json
-    return settings
+def _address(sources: list[str]) -> str:
+    """The one address among the sources, or "" where they are paths."""
+    addresses = [source for source in sources if "://" in source]
+    if addresses and len(sources) > 1:
+        raise typer.BadParameter("an address stands alone: each is a job of its own", param_hint="SOURCES")
+    return addresses[0] if addresses else ""
+
+
+def _paths(sources: list[str]) -> list[Path]:
+    paths = [Path(source) for source in sources]
+    missing = next((path for path in paths if not path.exists()), None)
+    if missing is not None:
+        raise typer.BadParameter(f"there is no {missing}", param_hint="SOURCES")
+    return paths
 
 
 async def _make_if_missing(client: Client, collection: str) -> None:

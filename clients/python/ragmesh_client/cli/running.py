@@ -62,6 +62,18 @@ def print_object(fields: dict[str, object]) -> None:
     sys.stdout.flush()
 
 
+def show(message: Message, *, as_json: bool) -> None:
+    """A message's fields, one a line, the names of its own first; or one JSON object."""
+    if as_json:
+        print_json(message)
+        return
+    fields = MessageToDict(message, preserving_proto_field_name=True)
+    width = max((len(name) for name in fields), default=0)
+    for name, value in fields.items():
+        words = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+        console.print(f"{name:{width}}  {words}", markup=False, soft_wrap=True)
+
+
 async def _awaited(command: Callable[[], Awaitable[None]]) -> None:
     await command()
 

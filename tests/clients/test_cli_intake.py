@@ -1,0 +1,97 @@
+"""The `ragmesh` commands about what goes in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.clients.small_mesh import SmallMesh
+from tests.clients.test_cli import ragmesh
+
+
+async def test_an_address_is_taken_in_by_a_job(mesh: SmallMesh) -> None:
+    """The mesh reads it; its end is told with each failure's reason, and one failure is exit code 1."""
+    finished = await ragmesh(
+        mesh,
+        *("ingest", "s3://team/handbook", "-c", "handbook", "--include", "**/*.pdf", "--delete-missing"),
+        *("--strategy", "recursive", "-p", "max_tokens=120"),
+    )
+    assert finished.code == 1
+    lines = finished.out.splitlines()
+    assert lines[0] == "jobs/j2 takes in s3://team/handbook"
+    assert lines[1] == "jobs/j2 succeeded: 1 ready, 0 unchanged, 1 failed; 7 chunks"
+    assert "s3://team/handbook/broken.pdf" in finished.out
+    assert "UNREADABLE_DOCUMENT" in finished.out
+    (started,) = mesh.jobs.started
+    assert (started.source_uri, list(started.include), started.delete_missing) == (
+        "s3://team/handbook",
+        ["**/*.pdf"],
+        True,
+    )
+    assert started.chunking.parameters["max_tokens"] == 120
+
+
+async def test_a_job_may_be_left_alone(mesh: SmallMesh) -> None:
+    """Without waiting its name is all; `jobs` shows, watches and cancels it."""
+    assert (await ragmesh(mesh, "ingest", "s3://team/handbook", "--no-wait")).out == "jobs/j2\n"
+    listed = await ragmesh(mesh, "jobs", "list", "--json")
+    assert [each["name"] for each in listed.objects] == ["jobs/j2", "jobs/j1"]
+    shown = await ragmesh(mesh, "jobs", "show", "j2")
+    assert "s3://team/handbook" in shown.out
+    assert (await ragmesh(mesh, "jobs", "watch", "j2")).code == 1
+    assert (await ragmesh(mesh, "jobs", "cancel", "jobs/j2")).out == "jobs/j2 cancelled\n"
+    assert "JOB_NOT_FOUND" in (await ragmesh(mesh, "jobs", "show", "other")).err
+
+
+async def test_wrong_sources_and_options_are_wrong_usage(mesh: SmallMesh, tmp_path: Path) -> None:
+    """An address beside a path, a pair without `=`, a type that is none: exit code 2, and nothing is made."""
+    for arguments in (
+        ["ingest", "s3://a", str(tmp_path)],
+        ["ingest", str(tmp_path), "-p", "max_tokens"],
+        ["ingest", str(tmp_path), "--metadata", "=x"],
+        ["collections", "create", "notes", "--field", "year:date"],
+        ["collections", "update", "notes"],
+        ["strategies", "recommend", "no/such/file"],
+    ):
+        assert (await ragmesh(mesh, *arguments)).code == 2, arguments
+    assert mesh.collections.names == []
+
+
+async def test_metadata_goes_with_every_file(mesh: SmallMesh, tmp_path: Path) -> None:
+    """Numbers and truths are read as such, other words as text."""
+    (tmp_path / "a.md").write_text("a")
+    await ragmesh(mesh, "ingest", str(tmp_path), "--metadata", "year=2026", "--metadata", "team=hr")
+    (head,) = mesh.documents.heads
+    assert dict(head.metadata) == {"year": 2026, "team": "hr"}
+
+
+async def test_a_collection_is_made_and_changed_as_asked(mesh: SmallMesh) -> None:
+    """The options make its settings; an update names only what is given, with the state that it read."""
+    made = await ragmesh(
+        mesh,
+        *("collections", "create", "notes", "--title", "Notes", "--strategy", "recursive", "-p", "max_tokens=99"),
+        *("--language", "english", "--field", "year:number", "--field", "team"),
+    )
+    assert made.out == "made collections/notes\n"
+    kept = mesh.collections.made["collections/notes"]
+    assert (kept.display_name, kept.language, kept.chunking.parameters["max_tokens"]) == ("Notes", "english", 99)
+    assert [(each.field, each.type) for each in kept.filterable_fields] == [("year", 2), ("team", 1)]
+    changed = await ragmesh(mesh, "collections", "update", "notes", "--title", "All notes")
+    assert changed.out == "changed collections/notes: display_name\n"
+    assert mesh.collections.changed[0][1] == ["display_name"]
+    assert "english" in (await ragmesh(mesh, "collections", "show", "notes")).out
+
+
+async def test_a_document_shows_its_history(mesh: SmallMesh) -> None:
+    """What came before stands in the record."""
+    shown = await ragmesh(mesh, "documents", "show", "collections/handbook/documents/leave")
+    assert "markdown-it-py 4" in shown.out
+
+
+async def test_strategies_are_listed_and_recommended(mesh: SmallMesh, tmp_path: Path) -> None:
+    """Parameters stand with their defaults; a recommendation can be pasted into the next command."""
+    listed = await ragmesh(mesh, "strategies", "list")
+    assert "max_tokens = 180" in listed.out
+    page = tmp_path / "page.md"
+    page.write_text("# Leave")
+    advice = await ragmesh(mesh, "strategies", "recommend", str(page), "--use-case", "facts")
+    assert advice.out.splitlines() == ["--strategy recursive -p max_tokens=120", "text/markdown: # Leave, facts"]

@@ -23,7 +23,7 @@ def parse(source: Source) -> Extract:
         warnings.append("rows differ in length")
     writer = Writer()
     writer.table(rows)
-    return writer.extract(CSV, f"charset-normalizer {version('charset-normalizer')}", warnings=warnings)
+    return writer.extract(CSV, f"chardet {version('chardet')}", warnings=warnings)
 
 
 def _rows(text: str, delimiter: str) -> Iterator[list[str]]:

@@ -14,11 +14,12 @@ _BLANK_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*)+")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A document's bytes, where they came from, and the password that opens them or ""."""
+    """A document's bytes, where they came from, the password that opens them or "", and tesseract's languages."""
 
     data: bytes
     uri: str = ""
     password: str = ""
+    ocr_languages: str = "eng"
 
 
 class BlockKind(StrEnum):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ingest_svc.chunking import Choice, Chunking
 from ingest_svc.failure import Failure
+from ingest_svc.work import WorkItem
 
 
 class Record(BaseModel):
@@ -218,6 +219,12 @@ class Catalog(Protocol):
 
     async def queue(self, tenant: str, subject: str, document: Document, job: str) -> None:
         """Queue the work on a document once more, on behalf of another job."""
+
+    async def hand_over(self, item: WorkItem, document: Document) -> bool:
+        """Keep a document in place of the item's generation and queue the item for its vectors, both or neither.
+
+        False where another generation is kept.
+        """
 
     async def find_document(self, tenant: str, collection: str, id: str) -> Document | None: ...
 

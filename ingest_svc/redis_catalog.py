@@ -1,13 +1,14 @@
 """Collections and documents in Redis."""
 
 from collections.abc import Sequence
-from itertools import chain
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from redis.asyncio import Redis
 
 from ingest_svc.catalog import Collection, Document, Record, Request
 from ingest_svc.redis_locks import shared_key, tenant_key
+from ingest_svc.redis_queue import ENQUEUE, fields
+from ingest_svc.work import WorkItem
 from meshkit.errors import InvalidArgument, not_found
 from meshkit.redis_store import store_errors
 
@@ -15,18 +16,31 @@ _Kept = TypeVar("_Kept", bound=Record)
 
 # Each kind of record is a hash from id to JSON with a sorted set of the ids, all of score 0, to list them by.
 DOCUMENT_WORK = shared_key("documents")
+VECTOR_WORK = shared_key("vectors")
 
-# KEYS: collections, documents, document ids, work.
-# ARGV: collection, id, generation to replace or '', record, then the fields of the work item.
-_ACCEPT = """
+# KEYS: collections, documents, document ids, queue.
+# ARGV: collection, id, generation to replace or '', record, the item's lane and tenant, then its fields.
+_ACCEPT = f"""{ENQUEUE}
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return false end
 local kept = redis.call('HGET', KEYS[2], ARGV[2])
 local generation = kept and cjson.decode(kept)['generation'] or ''
 if generation ~= ARGV[3] then return 0 end
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[4])
 redis.call('ZADD', KEYS[3], 0, ARGV[2])
-redis.call('XADD', KEYS[4], '*', unpack(ARGV, 5))
+enqueue(KEYS[4], ARGV[5], ARGV[6], {{unpack(ARGV, 7)}})
 return 1
+"""
+# KEYS: documents, queue. ARGV: id, generation, record, the item's lane and tenant, then its fields.
+_HAND_OVER = f"""{ENQUEUE}
+local kept = redis.call('HGET', KEYS[1], ARGV[1])
+if not kept or cjson.decode(kept)['generation'] ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+enqueue(KEYS[2], ARGV[4], ARGV[5], {{unpack(ARGV, 6)}})
+return 1
+"""
+# KEYS: queue. ARGV: the item's lane and tenant, then its fields.
+_QUEUE = f"""{ENQUEUE}
+enqueue(KEYS[1], ARGV[1], ARGV[2], {{unpack(ARGV, 3)}})
 """
 # KEYS: records. ARGV: id, field, its value in the record kept, the new record.
 _REPLACE = """
@@ -52,6 +66,8 @@ class RedisCatalog:
         self._redis = redis
         self._request_ttl_s = request_ttl_s
         self._accept = redis.register_script(_ACCEPT)
+        self._hand_over = redis.register_script(_HAND_OVER)
+        self._queue = redis.register_script(_QUEUE)
         self._replace = redis.register_script(_REPLACE)
         self._remove = redis.register_script(_REMOVE)
 
@@ -100,8 +116,8 @@ class RedisCatalog:
 
     async def accept(self, tenant: str, subject: str, document: Document, generation: str) -> bool:
         keys = [_collections(tenant)[0], *_documents(tenant, document.collection), DOCUMENT_WORK]
-        fields = chain.from_iterable(_work(tenant, subject, document, document.job).items())
-        args = [document.collection, document.id, generation, document.model_dump_json(), *fields]
+        item = _item(tenant, subject, document, document.job)
+        args = [document.collection, document.id, generation, document.model_dump_json(), *_queued(item)]
         with store_errors():
             accepted = await self._accept(keys=keys, args=args)
         if accepted is None:
@@ -110,7 +126,13 @@ class RedisCatalog:
 
     async def queue(self, tenant: str, subject: str, document: Document, job: str) -> None:
         with store_errors():
-            await self._redis.xadd(DOCUMENT_WORK, _work(tenant, subject, document, job))
+            await self._queue(keys=[DOCUMENT_WORK], args=_queued(_item(tenant, subject, document, job)))
+
+    async def hand_over(self, item: WorkItem, document: Document) -> bool:
+        keys = [_documents(item.tenant, item.collection)[0], VECTOR_WORK]
+        args = [document.id, item.generation, document.model_dump_json(), *_queued(item)]
+        with store_errors():
+            return bool(await self._hand_over(keys=keys, args=args))
 
     async def find_document(self, tenant: str, collection: str, id: str) -> Document | None:
         return await self._find(_documents(tenant, collection)[0], id, Document)
@@ -152,16 +174,13 @@ class RedisCatalog:
         return [kind.model_validate_json(kept) for kept in found if kept]
 
 
-def _work(tenant: str, subject: str, document: Document, job: str) -> dict[Any, Any]:
-    """The fields of a WorkItem."""
-    return {
-        "tenant": tenant,
-        "subject": subject,
-        "collection": document.collection,
-        "document": document.id,
-        "generation": document.generation,
-        "job": job,
-    }
+def _item(tenant: str, subject: str, document: Document, job: str) -> WorkItem:
+    return WorkItem(tenant, subject, document.collection, document.id, document.generation, job)
+
+
+def _queued(item: WorkItem) -> list[str]:
+    """What `enqueue` needs of an item."""
+    return [str(item.lane), item.tenant, *fields(item)]
 
 
 def _collections(tenant: str) -> tuple[str, str]:

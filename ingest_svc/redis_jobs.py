@@ -1,7 +1,6 @@
 """Jobs in Redis."""
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import cast
 
 from redis.asyncio import Redis
@@ -11,6 +10,8 @@ from ingest_svc.failure import Failure
 from ingest_svc.jobs import DocumentFailure, Job, JobCounts, JobState, Settled
 from ingest_svc.redis_catalog import made_by
 from ingest_svc.redis_locks import shared_key, tenant_key
+from ingest_svc.redis_queue import ENQUEUE, fields
+from ingest_svc.work import Lane, WorkItem
 from meshkit.errors import ResourceExhausted, not_found
 from meshkit.redis_store import store_errors
 
@@ -19,9 +20,9 @@ _MAX_FAILURES = 100
 _PARTS = ("settled", "under-way", "counts", "failures")
 _RETRY_AFTER_S = 5.0
 
-# KEYS: job, ids, open, work, request or none.
-# ARGV: id, record, what is kept of the request, its seconds, most open jobs, then the fields of the work item.
-_START = """
+# KEYS: job, ids, open, queue, request or none.
+# ARGV: id, record, what is kept of the request, its seconds, most open jobs, the item's lane and tenant, its fields.
+_START = f"""{ENQUEUE}
 if KEYS[5] then
   local made = redis.call('GET', KEYS[5])
   if made then return made end
@@ -31,7 +32,7 @@ if KEYS[5] then redis.call('SET', KEYS[5], ARGV[3], 'EX', ARGV[4]) end
 redis.call('SET', KEYS[1], ARGV[2])
 redis.call('ZADD', KEYS[2], 0, ARGV[1])
 redis.call('SADD', KEYS[3], ARGV[1])
-redis.call('XADD', KEYS[4], '*', unpack(ARGV, 6))
+enqueue(KEYS[4], ARGV[6], ARGV[7], {{unpack(ARGV, 8)}})
 return ARGV[3]
 """
 # KEYS: job, open, then all that is kept of the job. ARGV: the record as it was read, the new one, id, seconds to keep
@@ -81,14 +82,14 @@ class RedisJobs:
         self._settle = redis.register_script(_SETTLE)
 
     async def start(self, tenant: str, job: Job, request: Request | None) -> str:
-        work = {"tenant": tenant, "subject": job.subject, "collection": job.collection, "job": job.id}
+        work = fields(WorkItem(tenant, job.subject, job.collection, job=job.id))
         keys = [_job(tenant, job.id), _ids(tenant), _open(tenant), JOB_WORK]
         if request is not None:
             keys.append(_request(tenant, request))
         kept = f"{request.digest if request else ''} {job.id}"
-        fields = chain.from_iterable(work.items())
+        args: list[str | int] = [job.id, job.model_dump_json(), kept, self._request_ttl_s, self._max_open]
         with store_errors():
-            args: list[str | int] = [job.id, job.model_dump_json(), kept, self._request_ttl_s, self._max_open, *fields]
+            args += [str(Lane.BULK), tenant, *work]
             made = await self._start(keys=keys, args=args)
         if made is None:
             metadata = {"limit": str(self._max_open)}

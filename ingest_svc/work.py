@@ -5,11 +5,19 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from meshkit.errors import MeshError
 
 logger = logging.getLogger(__name__)
+
+
+class Lane(StrEnum):
+    """Work by its precedence: what somebody waits for, and what jobs bring."""
+
+    UPLOADS = "uploads"
+    BULK = "bulk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +31,22 @@ class WorkItem:
     generation: str = ""
     job: str = ""
 
+    @property
+    def lane(self) -> Lane:
+        """Which lane it goes by."""
+        return Lane.BULK if self.job else Lane.UPLOADS
+
+    @property
+    def name(self) -> str:
+        """The document's name."""
+        return f"collections/{self.collection}/documents/{self.document}"
+
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """An item that was taken, by the id under which its queue knows it."""
+    """An item that was taken, by the stream and the id under which its queue knows it."""
 
+    stream: str
     id: str
     item: WorkItem
 
@@ -70,7 +89,8 @@ Handle = Callable[[WorkItem], Awaitable[None]]
 @asynccontextmanager
 async def open_workers(queue: WorkQueue, handle: Handle, count: int, pace: Pace) -> AsyncIterator[None]:
     """`count` tasks that handle the queue's items while the body runs; what is unfinished then is given back."""
-    tasks = [asyncio.create_task(_work(queue, handle, pace)) for _ in range(count)]
+    taking = asyncio.Lock()
+    tasks = [asyncio.create_task(_work(queue, taking, handle, pace)) for _ in range(count)]
     try:
         yield
     finally:
@@ -79,11 +99,13 @@ async def open_workers(queue: WorkQueue, handle: Handle, count: int, pace: Pace)
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _work(queue: WorkQueue, handle: Handle, pace: Pace) -> None:
+async def _work(queue: WorkQueue, taking: asyncio.Lock, handle: Handle, pace: Pace) -> None:
     failures = 0
     while True:
         try:
-            taken = await queue.take()
+            # One waits at the queue, the others for their turn to.
+            async with taking:
+                taken = await queue.take()
             if taken is not None:
                 await _handle(queue, taken, handle, pace.heartbeat_s)
             failures = 0

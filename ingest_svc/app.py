@@ -114,7 +114,9 @@ async def _open_stores(settings: Settings, stack: AsyncExitStack) -> _Stores:
 async def _open_core(settings: Settings, stores: _Stores, stack: AsyncExitStack) -> _Core:
     embedder = await stack.enter_async_context(open_channel(settings.embedder_target, settings.channel))
     retriever = await stack.enter_async_context(open_channel(settings.retriever_target, settings.channel))
-    parsing = ParserLimits(settings.parser_timeout_s, settings.parser_max_memory_bytes, settings.max_text_bytes)
+    parsing = ParserLimits(
+        settings.parser_timeout_s, settings.parser_max_memory_bytes, settings.max_text_bytes, settings.ocr_languages
+    )
     parser = await stack.enter_async_context(open_parser_processes(settings.parser_processes, parsing))
     encoder, index = EmbedderPeer(embedder), RetrieverPeer(retriever)
     strategies = Strategies(AutoChooser(), RecursiveStrategy())

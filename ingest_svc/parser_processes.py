@@ -25,11 +25,12 @@ _START_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class ParserLimits:
-    """Bounds of one document's parsing, and of the text that comes of it."""
+    """Bounds of one document's parsing, and of the text that comes of it; the languages that tesseract looks for."""
 
     timeout_s: float
     max_memory_bytes: int
     max_text_bytes: int
+    ocr_languages: str = "eng"
 
     @property
     def max_answer_bytes(self) -> int:
@@ -57,7 +58,8 @@ class ParserProcesses:
         try:
             if process is None or process.returncode is not None:
                 process = await self._started()
-            request = {"file": str(file), "uri": uri, "password": password}
+            languages = self._limits.ocr_languages
+            request = {"file": str(file), "uri": uri, "password": password, "ocr_languages": languages}
             answer = await self._answered(process, request)
             kept = process
         finally:
@@ -76,8 +78,9 @@ class ParserProcesses:
                 await _killed(process)
 
     async def _started(self) -> Process:
-        # Nothing of our environment: it may hold secrets, and documents come from anybody.
-        environment = {"PYTHONPATH": os.pathsep.join(sys.path), "LANG": "C.UTF-8"}
+        # Nothing of our environment but where programs are: it may hold secrets, and documents come from anybody.
+        kept = {name: os.environ[name] for name in ("PATH", "TESSDATA_PREFIX") if name in os.environ}
+        environment = {**kept, "PYTHONPATH": os.pathsep.join(sys.path), "LANG": "C.UTF-8"}
         limits = [str(number) for number in (self._limits.max_memory_bytes, self._limits.max_text_bytes)]
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "ingest_svc.parsing", str(self._limits.timeout_s), *limits),

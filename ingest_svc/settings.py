@@ -1,11 +1,14 @@
 """Every knob of the ingest service."""
 
+import re
 from pathlib import Path
+from typing import Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from ingest_svc.places import Place, parse_place
 from meshkit.settings import ChannelSettings, ServerSettings
 
 _MIB = 1024 * 1024
@@ -28,9 +31,20 @@ class Settings(ServerSettings):
     redis_url: str = Field("redis://127.0.0.1:6390/0", description="URL of the Redis that keeps records and work.")
     redis_timeout_s: PositiveFloat = Field(5.0, gt=1, description="Seconds that an operation of Redis may take.")
     redis_max_connections: PositiveInt = Field(64, description="Connections to Redis.")
-    object_store_url: str = Field("file:data/objects", description="Folder for documents' bytes: file:, with a path.")
+    object_store_url: str = Field(
+        "file:data/objects",
+        description="Where documents' bytes are kept: file: with a path, or s3://, gs:// or az:// with a bucket (of "
+        "Azure a container) and a prefix.",
+    )
+    object_store_timeout_s: PositiveFloat = Field(
+        30.0, description="Seconds without an answer after which an object store is away."
+    )
+    s3_endpoint_url: str = Field("", description="URL of the S3 to use, of MinIO for instance; empty for Amazon's.")
+    s3_region: str = Field("", description="Region of that S3; empty for what AWS_REGION says, or us-east-1.")
     source_roots: str = Field(
-        "", description="Folders that jobs may read, with what is below them, parted by `:`; empty for none."
+        "",
+        description="Places that jobs may read, with what is below them: folders, or s3://, gs:// or az:// with a "
+        "bucket and a prefix; parted by `:`, empty for none.",
     )
 
     max_document_bytes: PositiveInt = Field(64 * _MIB, description="Bytes of the largest document taken.")
@@ -80,6 +94,11 @@ class Settings(ServerSettings):
     parser_max_memory_bytes: PositiveInt = Field(
         1024 * _MIB, description="Bytes of address space of a parser's process."
     )
+    ocr_languages: str = Field(
+        "eng",
+        pattern=r"^\w+(\+\w+)*$",
+        description="Languages of scanned pages, as tesseract names them, joined by `+`; read where it is installed.",
+    )
     max_text_bytes: PositiveInt = Field(16 * _MIB, description="Bytes of a document's text.")
     max_tokenize_bytes: PositiveInt = Field(_MIB, le=2 * _MIB, description="Bytes of one text to tokenise.")
     max_batch_tokens: PositiveInt = Field(8192, description="Tokens in a batch to the encoder.")
@@ -87,18 +106,54 @@ class Settings(ServerSettings):
 
     @field_validator("object_store_url")
     @classmethod
-    def _is_a_folder(cls, url: str) -> str:
+    def _is_a_place(cls, url: str) -> str:
         parts = urlsplit(url)
-        if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path:
+        if parts.scheme != "file":
+            parse_place(url)
+        elif parts.netloc not in ("", "localhost") or not parts.path:
             raise ValueError("must be file: with a path")
         return url
 
+    @field_validator("source_roots")
+    @classmethod
+    def _are_places(cls, roots: str) -> str:
+        for root in _parted(roots):
+            if "://" in root:
+                parse_place(root)
+        return roots
+
+    @model_validator(mode="after")
+    def _sources_hold_no_documents_of_others(self) -> Self:
+        store, folder = self.object_place, self.object_folder.resolve()
+        if store is None:
+            hold = any(folder.is_relative_to(root.resolve()) for root in self.allowed_roots)
+        else:
+            hold = any(root.contains(store) or store.contains(root) for root in self.allowed_places)
+        if hold:
+            raise ValueError("source_roots must not hold object_store_url, where the documents of all tenants are")
+        return self
+
     @property
     def object_folder(self) -> Path:
-        """The folder of object_store_url."""
+        """The folder of object_store_url, where that is one."""
         return Path(unquote(urlsplit(self.object_store_url).path))
+
+    @property
+    def object_place(self) -> Place | None:
+        """The place of object_store_url; None where it is a folder."""
+        return None if self.object_store_url.startswith("file:") else parse_place(self.object_store_url)
 
     @property
     def allowed_roots(self) -> list[Path]:
         """The folders of source_roots."""
-        return [Path(root) for root in self.source_roots.split(":") if root]
+        return [Path(root) for root in _parted(self.source_roots) if "://" not in root]
+
+    @property
+    def allowed_places(self) -> list[Place]:
+        """The places in object stores of source_roots."""
+        return [parse_place(root) for root in _parted(self.source_roots) if "://" in root]
+
+
+def _parted(roots: str) -> list[str]:
+    """The roots; the colon of a URL parts nothing."""
+    return [root for root in re.split(r":(?!//)", roots) if root]

@@ -44,7 +44,8 @@ def _send(answers: BinaryIO, data: bytes) -> None:
 
 def _answer(request: dict[str, str], max_text_bytes: int) -> bytes:
     try:
-        source = Source(Path(request["file"]).read_bytes(), request["uri"], request["password"])
+        data = Path(request["file"]).read_bytes()
+        source = Source(data, request["uri"], request["password"], request["ocr_languages"])
         return read(source, max_text_bytes).model_dump_json().encode()
     except MeshError as error:
         return _failure(error, repr(error.__cause__) if error.__cause__ else "")

@@ -84,6 +84,10 @@ bench-search: $(VENV)/.bench gen ## Measure searches of 10 thousand to 1 million
 bench-soak: $(VENV)/.bench gen ## Cancel 100 thousand streams and watch generator_svc's memory. COUNT=N for so many.
 	$(PYTHON) -m bench.soak
 
+.PHONY: check-ingest-faults
+check-ingest-faults: $(VENV)/.bench gen ## Kill what works on a job, at random moments, and see that nothing is lost or doubled. KILLS=N each.
+	$(PYTHON) -m bench.ingest_faults
+
 FOLDER := ../shared/data/squad-dev10
 INFINITY := build/infinity
 bench-embed: $(VENV)/.bench $(INFINITY)/.installed gen ## Measure the embedder beside sentence-transformers, infinity and its bare engine. FOLDER=... has the texts.

@@ -14,10 +14,16 @@ from google.protobuf.json_format import ParseDict
 from bench.labelled import Document, LabelledSet
 from deploy.local import redis_server, services
 from deploy.local.settings import LocalSettings, Ports
-from deploy.local.supervisor import keep_running
+from deploy.local.supervisor import Process, keep_running
 from meshkit.channel import open_channel, peer_errors
 from meshkit.identity import Identity
-from ragmesh.ingest.v1 import collections_pb2, collections_pb2_grpc, documents_pb2, documents_pb2_grpc
+from ragmesh.ingest.v1 import (
+    collections_pb2,
+    collections_pb2_grpc,
+    documents_pb2,
+    documents_pb2_grpc,
+    jobs_pb2_grpc,
+)
 from ragmesh.retriever.v1 import index_pb2, index_pb2_grpc, retriever_pb2, retriever_pb2_grpc
 
 _SERVICES = ("embedder", "retriever", "ingest")
@@ -44,13 +50,15 @@ class Found:
 class Served:
     """The services, serving; `open_served` starts and stops them."""
 
-    def __init__(self, stubs: _Stubs) -> None:
-        self._stubs = stubs
+    def __init__(self, stubs: Stubs, processes: Mapping[str, Process]) -> None:
+        self.stubs = stubs
+        self.processes = processes
+        """Redis and the services by name, to be killed or watched."""
 
     async def ingest(self, labelled: LabelledSet, collection: str, **settings: Any) -> None:
         """Make the collection and take in every document that has text."""
         with peer_errors():
-            await self._stubs.collections.CreateCollection(
+            await self.stubs.collections.CreateCollection(
                 collections_pb2.CreateCollectionRequest(
                     collection_id=collection,
                     collection=collections_pb2.Collection(language=labelled.language, **settings),
@@ -68,7 +76,7 @@ class Served:
             parent=f"collections/{collection}", document=head, text=document.text, wait=True
         )
         with peer_errors():
-            created = (await self._stubs.documents.CreateDocument(request, timeout=_TIMEOUT_S)).document
+            created = (await self.stubs.documents.CreateDocument(request, timeout=_TIMEOUT_S)).document
         if created.state != documents_pb2.Document.STATE_READY and "NO_TEXT" not in str(created.error):
             raise ValueError(f"{key} cannot be ingested: {created.error.message}")
 
@@ -76,7 +84,7 @@ class Served:
         """What the collection's index is and holds."""
         request = index_pb2.GetIndexRequest(collection=f"collections/{collection}")
         with peer_errors():
-            response: index_pb2.GetIndexResponse = await self._stubs.index.GetIndex(request)
+            response: index_pb2.GetIndexResponse = await self.stubs.index.GetIndex(request)
         return response.index
 
     async def search(self, labelled: LabelledSet, collection: str, **fields: Any) -> dict[str, Found]:
@@ -92,14 +100,17 @@ class Served:
         asked.CopyFrom(request)
         asked.query = query
         with peer_errors():
-            response = await self._stubs.retriever.Search(asked, timeout=_TIMEOUT_S)
+            response = await self.stubs.retriever.Search(asked, timeout=_TIMEOUT_S)
         return Found(response.hits, frozenset(left_out.stage for left_out in response.degradations))
 
 
 @dataclass(frozen=True, slots=True)
-class _Stubs:
+class Stubs:
+    """The calls of the services that the benchmarks make."""
+
     collections: collections_pb2_grpc.CollectionServiceStub
     documents: documents_pb2_grpc.DocumentServiceStub
+    jobs: jobs_pb2_grpc.JobServiceStub
     index: index_pb2_grpc.IndexServiceStub
     retriever: retriever_pb2_grpc.RetrieverServiceStub
 
@@ -110,21 +121,25 @@ async def open_served(folder: Path, variables: Mapping[str, str] | None = None) 
     settings, ports = LocalSettings(data_dir=folder), Ports.free().chosen()
     programs = [services.program(name, settings, ports, folder) for name in _SERVICES]
     programs = [replace(each, environment={**each.environment, **(variables or {})}) for each in programs]
+    processes: dict[str, Process] = {}
     async with AsyncExitStack() as stack:
         for program in [redis_server.program(folder / "redis", ports.redis), *programs]:
             running = keep_running(program, folder / f"{program.name}.log", settings)
-            await (await stack.enter_async_context(running)).serving()
+            processes[program.name] = await stack.enter_async_context(running)
+            await processes[program.name].serving()
         ingest, retriever = [
             await stack.enter_async_context(open_channel(services.address(name, ports), identity=_TENANT))
             for name in ("ingest", "retriever")
         ]
         yield Served(
-            _Stubs(
+            Stubs(
                 collections_pb2_grpc.CollectionServiceStub(ingest),
                 documents_pb2_grpc.DocumentServiceStub(ingest),
+                jobs_pb2_grpc.JobServiceStub(ingest),
                 index_pb2_grpc.IndexServiceStub(retriever),
                 retriever_pb2_grpc.RetrieverServiceStub(retriever),
-            )
+            ),
+            processes,
         )
 
 

@@ -9,7 +9,7 @@ from docx.opc.part import Part
 from lxml import etree
 
 from ingest_svc.extract import Writer
-from ingest_svc.parsing.package import xml
+from ingest_svc.parsing.package import related, xml
 
 _NAMESPACES = {
     "a": "http://schemas.openxmlformats.org/drawingml/2006/main",
@@ -42,13 +42,9 @@ def of_sheets(data: bytes) -> dict[str, list[bytes]]:
     book: Part = OpcPackage.open(BytesIO(data)).main_document_part
     found = {}
     for sheet in _all(xml(book.blob), "//s:sheet"):
-        drawings = _related(book.related_parts[sheet.get(_RELATION)], "drawing")
-        found[sheet.get("name")] = [chart.blob for drawing in drawings for chart in _related(drawing, "chart")]
+        drawings = related(book.related_parts[sheet.get(_RELATION)], "drawing")
+        found[sheet.get("name")] = [chart.blob for drawing in drawings for chart in related(drawing, "chart")]
     return found
-
-
-def _related(part: Part, kind: str) -> list[Part]:
-    return [link.target_part for link in part.rels.values() if link.reltype.endswith(f"/{kind}")]
 
 
 def _all(element: etree._Element, path: str) -> list[etree._Element]:

@@ -4,6 +4,7 @@ import re
 import zipfile
 from io import BytesIO
 
+from docx.opc.part import Part
 from lxml import etree
 
 from meshkit.errors import InvalidArgument, ResourceExhausted
@@ -23,6 +24,14 @@ _VARIANT = re.compile(
 )
 _MAIN = b"application/vnd.openxmlformats-officedocument.%s.main+xml"
 _DOCUMENT, _PRESENTATION = _MAIN % b"wordprocessingml.document", _MAIN % b"presentationml.presentation"
+
+
+# What programs write there for want of a title.
+_NO_TITLE = re.compile(
+    r"(?:untitled|(?:word )?(?:document|dokument|presentation|pr.sentation|book|mappe)\s?\d*|slide \d+|幻灯片\s?\d+"
+    r"|power\s?point[ -]pr.sentation|microsoft \w+ - .*|.*\.(?:docx?|pptx?|xlsx?|rtf))",
+    re.IGNORECASE,
+)
 
 
 def check(data: bytes, media_type: str) -> None:
@@ -68,3 +77,15 @@ def xml(part: bytes) -> etree._Element:
     """The root of a part's XML; entities stay unresolved, nothing is fetched. Raises XMLSyntaxError."""
     parser = etree.XMLParser(resolve_entities=False, no_network=True, remove_comments=True, remove_pis=True)
     return etree.fromstring(part, parser)
+
+
+def related(part: Part, kind: str) -> list[Part]:
+    """The parts of an Office package that a part refers to as of that kind, such as "styles"."""
+    links = (link for link in part.rels.values() if link.reltype.endswith(f"/{kind}") and not link.is_external)
+    return [link.target_part for link in links]
+
+
+def title(given: str | None) -> str:
+    """A title of a document's properties, or "" where it is none that a person gave."""
+    words = (given or "").strip()
+    return "" if _NO_TITLE.fullmatch(words) else words

@@ -159,7 +159,7 @@ def test_docx_has_headings_lists_and_tables() -> None:
         (BlockKind.HEADING, "Intro"),
         (BlockKind.PARAGRAPH, "Welcome."),
         (BlockKind.ITEM, "- first"),
-        (BlockKind.TABLE, "wide\na | b"),
+        (BlockKind.TABLE, "| wide | wide |\n| --- | --- |\n| a | b |"),
     ]
     assert (found.title, found.blocks[1].heading_path) == ("Guide", ("Intro",))
 

@@ -14,6 +14,8 @@ from ingest_svc.parsing.pdf_words import HYPHEN
 _DIGITS = re.compile(r"\d+")
 # How many lines from a page's edge a running title may be.
 _EDGE_LINES = 3
+# In heights of a line: less space does not part it from the text.
+_EDGE_SPACE = 0.6
 _FEW_PAGES = 3
 _MAX_HEADING_CHARS = 160
 _MAX_HEADING_LINES = 3
@@ -26,6 +28,8 @@ _PARAGRAPH_PITCH = 1.3
 _INDENT = 0.7
 # The share of its column that the last line of a paragraph may leave free and still be full.
 _FULL = 0.15
+# A longer paragraph ends with its column: its page would say little.
+_MAX_CARRIED_LINES = 30
 
 
 def write(pages: Sequence[Sequence[Part]], writer: Writer) -> None:
@@ -46,16 +50,28 @@ def write(pages: Sequence[Sequence[Part]], writer: Writer) -> None:
 
 
 def _running(pages: Sequence[Sequence[Part]]) -> set[int]:
-    """The ids of lines that stand at the edge of several pages, but for their numbers: titles and page numbers."""
-    found: dict[tuple[bool, str], list[Line]] = defaultdict(list)
-    for page in pages:
+    """The ids of lines that stand apart at the edge of several pages, the same but for numbers: titles, page numbers."""
+    found: dict[tuple[bool, str], dict[int, list[Line]]] = defaultdict(lambda: defaultdict(list))
+    for number, page in enumerate(pages):
         lines = sorted((part for part in page if isinstance(part, Line)), key=lambda line: line.box.y0)
-        # Of a page that has hardly a line, none is at the edge alone.
-        for top, edge in ((True, lines[:_EDGE_LINES]), (False, lines[_EDGE_LINES:][-_EDGE_LINES:])):
-            for key in {_DIGITS.sub("#", line.text): line for line in edge}.items():
-                found[top, key[0]].append(key[1])
+        edges = ((True, _edge(lines)), (False, _edge(lines[::-1])))
+        if sum(len(edge) for _, edge in edges) >= len(page):
+            continue
+        for top, edge in edges:
+            for line in edge:
+                found[top, _DIGITS.sub("#", line.text)][number].append(line)
     enough = min(_FEW_PAGES, max(2, len(pages)))
-    return {id(line) for lines in found.values() if len(lines) >= enough for line in lines}
+    repeated = (by_page for by_page in found.values() if len(by_page) >= enough)
+    return {id(line) for by_page in repeated for lines in by_page.values() for line in lines}
+
+
+def _edge(lines: Sequence[Line]) -> Sequence[Line]:
+    """The first lines up to a wide space; none where there is none soon."""
+    for place, (line, inner) in enumerate(pairwise(lines[: _EDGE_LINES + 1]), 1):
+        space = max(inner.box.y0 - line.box.y1, line.box.y0 - inner.box.y1)
+        if space > _EDGE_SPACE * max(line.box.height, inner.box.height):
+            return lines[:place]
+    return ()
 
 
 class _Styles:
@@ -176,7 +192,8 @@ class _Paragraphs:
     def _goes_over(self, line: Line) -> bool:
         """Whether a paragraph at a column's end goes on at the next one's beginning."""
         last = self._lines[-1]
-        if self._styles.is_code(line) or self._level or not _is_full(last) or last.text.endswith(_SENTENCE_ENDS):
+        whole = not _is_full(last) or last.text.endswith(_SENTENCE_ENDS) or len(self._lines) > _MAX_CARRIED_LINES
+        if whole or self._level or self._styles.is_code(line):
             return False
         indented = line.box.x0 - line.left > _INDENT * line.font.size
         first = line.text[0]

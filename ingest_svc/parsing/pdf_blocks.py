@@ -50,7 +50,7 @@ def write(pages: Sequence[Sequence[Part]], writer: Writer) -> None:
 
 
 def _running(pages: Sequence[Sequence[Part]]) -> set[int]:
-    """The ids of lines that stand apart at the edge of several pages, the same but for numbers: titles, page numbers."""
+    """The ids of lines that stand apart at the edge of several pages, alike but for numbers: titles, page numbers."""
     found: dict[tuple[bool, str], dict[int, list[Line]]] = defaultdict(lambda: defaultdict(list))
     for number, page in enumerate(pages):
         lines = sorted((part for part in page if isinstance(part, Line)), key=lambda line: line.box.y0)

@@ -18,10 +18,10 @@ from meshkit.errors import MeshError
 WORDS = "The duck swims on the pond and eats the bread that children throw to it from the shore every day. "
 
 
-def page(draw: Callable[[FPDF], object], document: FPDF | None = None, **options: str) -> FPDF:
+def page(draw: Callable[[FPDF], object], document: FPDF | None = None) -> FPDF:
     """The document with a page more, on which something is drawn."""
     document = document or FPDF()
-    document.add_page(**options)
+    document.add_page()
     document.set_font("Helvetica", size=11)
     draw(document)
     return document

@@ -86,6 +86,10 @@ class Writer:
             self._path.append((level, words))
             self.block(words, BlockKind.HEADING)
 
+    def close_headings(self) -> None:
+        """What follows stands under none of the headings so far."""
+        self._path = []
+
     def block(self, text: str, kind: BlockKind = BlockKind.PARAGRAPH) -> None:
         """Write a block under the headings so far; blank text is left out."""
         clean = cleaned(text)

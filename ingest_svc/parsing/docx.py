@@ -12,9 +12,8 @@ from ingest_svc.extract import BlockKind, Extract, Source, Writer
 from ingest_svc.parsing import charts, package
 from ingest_svc.parsing.detection import DOCX
 from ingest_svc.parsing.docx_styles import WORD, Lists, Style, Styles, value
-from ingest_svc.parsing.equations import latex
+from ingest_svc.parsing.equations import MATH, latex
 
-_MATH = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
 _CHOICE = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Choice"
 _CHART = "{http://schemas.openxmlformats.org/drawingml/2006/chart}chart"
 _RELATION = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
@@ -115,10 +114,10 @@ class _Reader:
                 yield "".join(element.itertext())
             elif tag in _SIGNS:
                 yield _SIGNS[tag]
-            elif tag == f"{_MATH}oMath":
+            elif tag == f"{MATH}oMath":
                 yield f"${latex(element).strip()}$"
-            elif tag == f"{_MATH}oMathPara":
-                yield "\n".join(f"$${latex(equation).strip()}$$" for equation in element.iterchildren(f"{_MATH}oMath"))
+            elif tag == f"{MATH}oMathPara":
+                yield "\n".join(f"$${latex(equation).strip()}$$" for equation in element.iterchildren(f"{MATH}oMath"))
             elif tag == _ALTERNATIVES:
                 yield from self._words(next(element.iterchildren(_CHOICE), element))
             elif tag in (f"{WORD}txbxContent", _CHART):

@@ -6,7 +6,7 @@ from functools import reduce
 
 from lxml import etree
 
-_MATH = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
+MATH = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
 # ECMA-376, 22.1.2.70: an operator that names no sign is an integral.
 _OPERATORS = {
     "∑": r"\sum",
@@ -45,19 +45,19 @@ _ACCENTS = {
 
 def latex(element: etree._Element) -> str:
     """The LaTeX of an equation, or of a part of one; a part that has no counterpart is its contents."""
-    write = _WRITERS.get(element.tag.removeprefix(_MATH))
+    write = _WRITERS.get(element.tag.removeprefix(MATH))
     return write(element) if write else reduce(_joined, map(latex, element.iterchildren("{*}*")), "")
 
 
 def _part(element: etree._Element, name: str) -> str:
-    found = element.find(_MATH + name)
+    found = element.find(MATH + name)
     return "" if found is None else latex(found)
 
 
 def _set(element: etree._Element, name: str, default: str) -> str:
     """The value of a property; one that is there without a value is empty."""
-    found = element.find(f"{_MATH}{element.tag.removeprefix(_MATH)}Pr/{_MATH}{name}")
-    return default if found is None else found.get(f"{_MATH}val", "")
+    found = element.find(f"{MATH}{element.tag.removeprefix(MATH)}Pr/{MATH}{name}")
+    return default if found is None else found.get(f"{MATH}val", "")
 
 
 def _scripts(element: etree._Element, base: str) -> str:
@@ -85,7 +85,7 @@ def _operator(element: etree._Element) -> str:
 
 def _delimited(element: etree._Element) -> str:
     begin, end = _set(element, "begChr", "("), _set(element, "endChr", ")")
-    inner = _set(element, "sepChr", "|").join(map(latex, element.iterchildren(f"{_MATH}e")))
+    inner = _set(element, "sepChr", "|").join(map(latex, element.iterchildren(f"{MATH}e")))
     return rf"\left{_delimiter(begin)}{inner}\right{_delimiter(end)}"
 
 
@@ -119,7 +119,7 @@ def _lined(element: etree._Element) -> str:
 
 
 def _matrix(element: etree._Element) -> str:
-    rows = (" & ".join(map(latex, row.iterchildren(f"{_MATH}e"))) for row in element.iterchildren(f"{_MATH}mr"))
+    rows = (" & ".join(map(latex, row.iterchildren(f"{MATH}e"))) for row in element.iterchildren(f"{MATH}mr"))
     return r"\begin{matrix}" + r" \\ ".join(rows) + r"\end{matrix}"
 
 
@@ -140,5 +140,5 @@ _WRITERS: Mapping[str, Callable[[etree._Element], str]] = {
     "acc": _accented,
     "bar": _lined,
     "m": _matrix,
-    "eqArr": lambda element: r" \\ ".join(map(latex, element.iterchildren(f"{_MATH}e"))),
+    "eqArr": lambda element: r" \\ ".join(map(latex, element.iterchildren(f"{MATH}e"))),
 }

@@ -15,6 +15,7 @@ _PARSERS = {
     detection.HTML: "html",
     detection.PDF: "pdf",
     detection.DOCX: "docx",
+    detection.PPTX: "pptx",
     detection.XLSX: "spreadsheet",
     detection.XLSB: "spreadsheet",
     detection.XLS: "spreadsheet",

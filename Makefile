@@ -84,7 +84,10 @@ bench-search: $(VENV)/.bench gen ## Measure searches of 10 thousand to 1 million
 bench-soak: $(VENV)/.bench gen ## Cancel 100 thousand streams and watch generator_svc's memory. COUNT=N for so many.
 	$(PYTHON) -m bench.soak
 
-.PHONY: check-ingest-faults
+.PHONY: check-ingest-faults check-ingest-model
+check-ingest-model: $(VENV)/.test gen ## Compare the index with a model over many random sequences. EXAMPLES=N of them.
+	EXAMPLES=$(or $(EXAMPLES),100) $(PYTHON) -m pytest tests/ingest_svc/test_model.py
+
 check-ingest-faults: $(VENV)/.bench gen ## Kill what works on a job, at random moments, and see that nothing is lost or doubled. KILLS=N each.
 	$(PYTHON) -m bench.ingest_faults
 

@@ -16,6 +16,8 @@ from ingest_svc.job_running import JobLimits, JobRunning
 from ingest_svc.job_starting import JobDesk
 from ingest_svc.keeping import Keeping
 from ingest_svc.object_folder import ObjectFolder, open_object_folder
+from ingest_svc.obstore_source import BucketSources
+from ingest_svc.obstore_store import StoreOptions
 from ingest_svc.parser_processes import ParserLimits, open_parser_processes
 from ingest_svc.peers import EmbedderPeer, RetrieverPeer
 from ingest_svc.pipeline import Pipeline, PipelineLimits
@@ -27,6 +29,7 @@ from ingest_svc.redis_queue import RedisQueue
 from ingest_svc.reindexing import Reindexing
 from ingest_svc.service import ChunkingService, CollectionService, DocumentService, JobService
 from ingest_svc.settings import Settings
+from ingest_svc.sources import SourcesByScheme
 from ingest_svc.strategies.auto import AutoChooser
 from ingest_svc.strategies.recursive import RecursiveStrategy
 from ingest_svc.taking import Taking
@@ -71,7 +74,7 @@ class _Core:
     encoder: EmbedderPeer
     index: RetrieverPeer
     strategies: Strategies
-    sources: FolderSources
+    sources: SourcesByScheme
     pipeline: Pipeline
     intake: Intake
 
@@ -127,10 +130,20 @@ async def _open_core(settings: Settings, stores: _Stores, stack: AsyncExitStack)
         encoder=encoder,
         index=index,
         strategies=strategies,
-        sources=FolderSources(settings.allowed_roots, settings.max_job_files),
+        sources=_sources(settings),
         pipeline=pipeline,
         intake=Intake(stores.catalog, stores.objects, index, pipeline, stores.locks, strategies, limits),
     )
+
+
+def _sources(settings: Settings) -> SourcesByScheme:
+    folders = FolderSources(settings.allowed_roots, settings.max_job_files)
+    buckets = BucketSources(settings.allowed_places, _store_options(settings), settings.max_job_files)
+    return SourcesByScheme({"file": folders, "s3": buckets, "gs": buckets, "az": buckets})
+
+
+def _store_options(settings: Settings) -> StoreOptions:
+    return StoreOptions(settings.object_store_timeout_s, settings.s3_endpoint_url, settings.s3_region)
 
 
 async def _open_workers(settings: Settings, stores: _Stores, core: _Core, stack: AsyncExitStack) -> None:

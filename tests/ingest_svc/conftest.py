@@ -23,6 +23,7 @@ from ragmesh.ingest.v1 import (
     jobs_pb2_grpc,
 )
 from tests.ingest_svc.peers import Peers, open_peers
+from tests.ingest_svc.object_stores import CREDENTIALS, S3, open_s3
 from tests.redis_server import RedisServer, open_redis_server
 
 ALICE = Identity("acme", "alice", frozenset({"ingest"}))
@@ -85,6 +86,22 @@ def empty_redis(redis_server: RedisServer) -> RedisServer:
     with redis.Redis(port=redis_server.port) as client:
         client.flushall()
     return redis_server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3]:
+    """One S3 for all tests; one that stops it starts it again."""
+    with open_s3() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """The S3, with an empty bucket, and the credentials for it in the environment."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    s3_server.empty()
+    return s3_server
 
 
 def settings_of(folder: Path, redis: RedisServer, peers: Peers, **more: Any) -> Settings:

@@ -1,74 +1,15 @@
-"""Recursive chunking, by property and by example."""
+"""Recursive chunking, by example."""
 
-from itertools import pairwise
-
-import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
-
-from ingest_svc.chunking import Chunk, Encoded
+from ingest_svc.chunking import Chunk
 from ingest_svc.extract import BlockKind, Extract, Writer
-from ingest_svc.strategies.recursive import RecursiveParameters, RecursiveStrategy
-from tests.ingest_svc.words import token_ends
-
-ALPHABET = st.sampled_from(
-    ["word", "longer", "字", "符", "。", ". ", " ", " ", "\n", "é", "🙂", "!", "\t", "a" * 90, "x.y"]
-)
-TEXTS = st.lists(ALPHABET, max_size=120).map("".join)
-BLOCKS = st.lists(st.tuples(st.sampled_from([*BlockKind]), TEXTS, st.integers(1, 4)), max_size=12)
-BOUNDS = st.integers(16, 60).flatmap(lambda most: st.tuples(st.just(most), st.integers(0, most // 2)))
-
-
-def extract_of(blocks: list[tuple[BlockKind, str, int]]) -> Extract:
-    """The extract of blocks given as kind, text and heading level."""
-    writer = Writer()
-    for kind, text, level in blocks:
-        if kind is BlockKind.HEADING:
-            writer.heading(level, text)
-        else:
-            writer.block(text, kind)
-    return writer.extract("text/plain", "test 1")
+from ingest_svc.strategies.recursive import RecursiveStrategy
+from tests.ingest_svc import extracts
+from tests.ingest_svc.extracts import extract_of
 
 
 def cut(extract: Extract, max_tokens: int = 16, overlap_tokens: int = 0) -> list[Chunk]:
     """The chunks of the extract."""
-    parameters = RecursiveParameters(max_tokens=max_tokens, overlap_tokens=overlap_tokens)
-    encoded = Encoded(token_ends(extract.text), np.empty((0, 0), np.float32))
-    return RecursiveStrategy().cut(extract, encoded, parameters)
-
-
-@given(BLOCKS, BOUNDS)
-def test_chunks_are_slices_of_the_text_within_their_bound(
-    blocks: list[tuple[BlockKind, str, int]], bounds: tuple[int, int]
-) -> None:
-    """Each chunk is the text at its bytes, with at most the maximum of tokens; every word is in a chunk."""
-    extract = extract_of(blocks)
-    text, ends = extract.text.encode(), token_ends(extract.text)
-    chunks = cut(extract, *bounds)
-    covered = bytearray(len(text))
-    for ordinal, chunk in enumerate(chunks):
-        assert chunk.ordinal == ordinal
-        assert text[chunk.start : chunk.end].decode() == chunk.text
-        assert chunk.text == chunk.text.strip() != ""
-        assert chunk.token_count == sum(chunk.start < end <= chunk.end for end in ends) <= bounds[0]
-        assert chunk.end - chunk.start <= bounds[0] * 33 + 33
-        covered[chunk.start : chunk.end] = b"x" * (chunk.end - chunk.start)
-    left = bytes(byte for byte, mark in zip(text, covered, strict=True) if not mark)
-    assert left.decode().strip() == ""
-
-
-@given(BLOCKS, BOUNDS)
-def test_chunks_ascend_and_repeat_no_more_than_the_overlap(
-    blocks: list[tuple[BlockKind, str, int]], bounds: tuple[int, int]
-) -> None:
-    """Each chunk ends after the one before, and shares at most the overlap with it."""
-    extract = extract_of(blocks)
-    ends = token_ends(extract.text)
-    chunks = cut(extract, *bounds)
-    for one, other in pairwise(chunks):
-        assert one.start < other.start
-        assert one.end < other.end
-        assert sum(other.start < end <= one.end for end in ends) <= bounds[1]
+    return extracts.cut(RecursiveStrategy(), extract, max_tokens=max_tokens, overlap_tokens=overlap_tokens)
 
 
 def test_headings_part_the_text() -> None:

@@ -1,0 +1,120 @@
+"""Chunks filled with units of a text: as many in each as fit, the end of the one before repeated."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from ingest_svc.chunking import Chunk, Parameters
+from ingest_svc.extract import Block, BlockKind
+from ingest_svc.strategies.measured_text import MeasuredText
+
+
+class SizeParameters(Parameters):
+    """Bounds in tokens of the collection's encoder."""
+
+    max_tokens: int = Field(180, ge=16, le=8192, description="Most tokens in a chunk.")
+    overlap_tokens: int = Field(30, ge=0, le=4096, description="Most tokens that a chunk repeats of the one before it.")
+
+    @model_validator(mode="after")
+    def _overlap_is_the_smaller_part(self) -> Self:
+        if self.overlap_tokens * 2 > self.max_tokens:
+            raise ValueError("overlap_tokens must be at most half of max_tokens")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A range of bytes that is not parted any more, and the block in which it begins."""
+
+    start: int
+    end: int
+    block: Block
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A chunk to be: its bytes, and the block that says where it stands."""
+
+    start: int
+    end: int
+    block: Block
+
+
+class Packer:
+    """Fills chunks of one text; lives for one cut."""
+
+    def __init__(self, text: MeasuredText, sizes: SizeParameters) -> None:
+        self.text = text
+        self._max = sizes.max_tokens
+        self._overlap = sizes.overlap_tokens
+        # A unit and the overlap before it always fit into a chunk.
+        self._unit_max = sizes.max_tokens - sizes.overlap_tokens
+
+    def units(self, blocks: Iterable[Block]) -> Iterator[Unit]:
+        """The blocks, those that are too long parted into sentences or lines, and where that is too long at words."""
+        for block in blocks:
+            yield from self.parts(block.start, block.end, block)
+
+    def parts(self, start: int, end: int, block: Block) -> Iterator[Unit]:
+        """As `units`, for a range that begins in the block."""
+        start, end = self.text.stripped(start, end)
+        if self.text.count(start, end) <= self._unit_max:
+            yield from self._unit(start, end, block)
+            return
+        parted = self.text.sentences if block.kind is BlockKind.PARAGRAPH else self.text.lines
+        for first, last in parted(start, end):
+            yield from self.words(first, last, block)
+
+    def words(self, start: int, end: int, block: Block) -> Iterator[Unit]:
+        """The range, parted between words where it is too long."""
+        while self.text.count(start, end) > self._unit_max:
+            cut = self.text.fit(start, end, self._unit_max)
+            yield from self._unit(start, cut, block)
+            start = cut
+        yield from self._unit(start, end, block)
+
+    def spans(self, units: Sequence[Unit], costs: Sequence[float] = ()) -> Iterator[Span]:
+        """The units, as many in each chunk as fit.
+
+        With `costs` a chunk may be filled by half only, so as to end before the unit of the least cost.
+        """
+        begun = 0
+        while begun < len(units):
+            start, stop = self._start(units, begun), begun + 1
+            while stop < len(units) and self.text.count(start, units[stop].end) <= self._max:
+                stop += 1
+            if costs and stop < len(units):
+                stop = min(range(stop, (begun + stop) // 2, -1), key=costs.__getitem__)
+            yield Span(start, units[stop - 1].end, first(units[begun:stop]).block)
+            begun = stop
+
+    def _unit(self, start: int, end: int, block: Block) -> Iterator[Unit]:
+        start, end = self.text.stripped(start, end)
+        if start < end:
+            yield Unit(start, end, block)
+
+    def _start(self, units: Sequence[Unit], begun: int) -> int:
+        """Where the chunk of the units from `begun` on starts: with them, or with the overlap before them."""
+        unit = units[begun]
+        if begun == 0 or self._overlap == 0:
+            return unit.start
+        start = self._overlap_start(units[:begun])
+        return start if self.text.count(start, unit.end) <= self._max else unit.start
+
+    def _overlap_start(self, before: Sequence[Unit]) -> int:
+        """Where the repeated part of the units before begins: at a unit, else within the last one."""
+        end = before[-1].end
+        whole = [unit.start for unit in before if self.text.count(unit.start, end) <= self._overlap]
+        return whole[0] if whole else self.text.back(before[-1].start, end, self._overlap)
+
+
+def to_chunks(text: MeasuredText, spans: Iterable[Span]) -> list[Chunk]:
+    """The spans as chunks, in their order."""
+    return [text.chunk(ordinal, span.start, span.end, span.block) for ordinal, span in enumerate(spans)]
+
+
+def first(units: Sequence[Unit]) -> Unit:
+    """The unit that says where a chunk stands: its first text, since headings may open a section together."""
+    return next((unit for unit in units if unit.block.kind is not BlockKind.HEADING), units[-1])

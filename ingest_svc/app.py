@@ -30,8 +30,7 @@ from ingest_svc.reindexing import Reindexing
 from ingest_svc.service import ChunkingService, CollectionService, DocumentService, JobService
 from ingest_svc.settings import Settings
 from ingest_svc.sources import SourcesByScheme
-from ingest_svc.strategies.auto import AutoChooser
-from ingest_svc.strategies.recursive import RecursiveStrategy
+from ingest_svc.strategies.loading import load_strategies
 from ingest_svc.taking import Taking
 from ingest_svc.uploading import Uploading
 from ingest_svc.work import Pace, open_workers
@@ -122,7 +121,7 @@ async def _open_core(settings: Settings, stores: _Stores, stack: AsyncExitStack)
     )
     parser = await stack.enter_async_context(open_parser_processes(settings.parser_processes, parsing))
     encoder, index = EmbedderPeer(embedder), RetrieverPeer(retriever)
-    strategies = Strategies(AutoChooser(), RecursiveStrategy())
+    strategies = load_strategies()
     batches = PipelineLimits(settings.max_batch_tokens, settings.max_batch_chunks, settings.max_tokenize_bytes)
     pipeline = Pipeline(parser, stores.objects, encoder, index, strategies, batches)
     limits = IntakeLimits(settings.max_document_bytes, settings.max_metadata_bytes, settings.lock_wait_s)

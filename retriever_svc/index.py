@@ -66,6 +66,15 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Content:
+    """What a document has: its chunks (ordinals 0 to n-1), with their vectors [n, dimension] or without."""
+
+    document: str
+    chunks: Sequence[Chunk]
+    vectors: Vectors | None
+
+
+@dataclass(frozen=True, slots=True)
 class IndexSpec:
     """The settings of a collection's index; `fields` are those of the metadata that filters may name."""
 
@@ -150,12 +159,11 @@ class Index(Protocol):
         """
         ...
 
-    async def replace(
-        self, scope: Scope, state: State, document: str, chunks: Sequence[Chunk], vectors: Vectors | None
-    ) -> int:
-        """Write the document's chunks (ordinals 0 to n-1) and delete what it had beyond them; say how many those were.
+    async def replace(self, scope: Scope, state: State, contents: Sequence[Content]) -> list[int]:
+        """Write the documents' chunks and delete what each had beyond them; say how many those were, of each.
 
-        Cut off by a crash it may leave both, unless the index can do it in one step; doing it again makes it good.
+        No document is in it twice. Cut off by a crash it may leave both of some, unless the index can do it in one
+        step; doing it again makes it good.
         """
         ...
 

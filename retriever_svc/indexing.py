@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from meshkit.errors import Aborted, FailedPrecondition, invalid
+from meshkit.errors import Aborted, FailedPrecondition, MeshError, invalid
 from retriever_svc.filtering import BUILT_IN, Comparison, Condition, Field, FieldType, Operator, parse
+from retriever_svc.grouping import Groups, Write, Written
 from retriever_svc.index import (
     Chunk,
+    Content,
     Index,
     IndexSpec,
     Replaced,
@@ -38,15 +40,6 @@ class Counts:
     documents: int
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """The outcome of a write, and the collection's version since."""
-
-    written: int
-    deleted: int
-    version: int
-
-
 class Indexing:
     """Changes the indexes of all tenants; its app opens and closes what it works with.
 
@@ -58,6 +51,7 @@ class Indexing:
         self._index = index
         self._turns = turns
         self._readers = readers
+        self._groups = Groups()
         # The last counts of the collections asked for of late, each good for one version.
         self._counts: OrderedDict[Scope, tuple[int, Counts]] = OrderedDict()
 
@@ -179,20 +173,31 @@ class Indexing:
         Raises NotFound where the scope has no index, FailedPrecondition (ENCODER_MISMATCH) for vectors of another
         dimension or, where that is said, another encoder.
         """
-        return await self._turns.take(
-            _key(scope), lambda: self._replace_document(scope, document, chunks, vectors, encoder)
-        )
+        write = Write(Content(document, chunks, vectors), encoder)
+        with self._groups.waiting(scope, write):
+            await self._turns.take(_key(scope), lambda: self._replace_documents(scope, write))
+        return write.result()
 
-    async def _replace_document(
-        self, scope: Scope, document: str, chunks: Sequence[Chunk], vectors: Vectors | None, encoder: str
-    ) -> Written:
-        state = await self._clean(scope, await self.get(scope))
-        refuse_encoder(state.spec, encoder)
-        held = stored(scope, state.chunks)
-        if chunks and vectors is not None:
-            refuse_dimension(state.spec, vectors.shape[1])
-        deleted = await self._index.replace(held, state, document, chunks, vectors)
-        return await self._moved(scope, state, len(chunks), deleted)
+    async def _replace_documents(self, scope: Scope, first: Write) -> None:
+        """Write the document, unless it went along with another's, and with it those that wait."""
+        if first.outcome is not None:
+            return
+        group = self._groups.group(scope, first)
+        try:
+            state = await self._clean(scope, await self.get(scope))
+            group = [write for write in group if _acceptable(write, state.spec)]
+            await self._replace_together(scope, state, group)
+        except MeshError as error:
+            for write in group:
+                write.outcome = error
+
+    async def _replace_together(self, scope: Scope, state: State, group: Sequence[Write]) -> None:
+        contents = [write.content for write in group]
+        deleted = await self._index.replace(stored(scope, state.chunks), state, contents)
+        written = [len(content.chunks) for content in contents]
+        moved = await self._moved(scope, state, sum(written), sum(deleted))
+        for write, come, gone in zip(group, written, deleted, strict=True):
+            write.outcome = Written(come, gone, moved.version)
 
     async def delete_document(self, scope: Scope, document: str) -> Written:
         """Delete the document's chunks; raises NotFound where the scope has no index."""
@@ -219,6 +224,18 @@ class Indexing:
         moved = replace(state, version=_next_version(state.version))
         await self._index.save(scope, moved)
         return Written(written, deleted, moved.version)
+
+
+def _acceptable(write: Write, spec: IndexSpec) -> bool:
+    """Whether the index takes the write, which has the error for its outcome if not."""
+    vectors = write.content.vectors
+    try:
+        refuse_encoder(spec, write.encoder)
+        if write.content.chunks and vectors is not None:
+            refuse_dimension(spec, vectors.shape[1])
+    except MeshError as error:
+        write.outcome = error
+    return write.outcome is None
 
 
 def _next_version(version: int) -> int:

@@ -13,7 +13,7 @@ from lancedb import AsyncConnection, Session
 from meshkit.errors import MeshError, Unavailable, map_exceptions
 from retriever_svc import lance_rows
 from retriever_svc.filtering import Condition
-from retriever_svc.index import Chunk, IndexSpec, Place, Scope, Scored, State, Vectors, stored
+from retriever_svc.index import Chunk, Content, IndexSpec, Place, Scope, Scored, State, Vectors, stored
 from retriever_svc.lance_filter import narrowed, where
 from retriever_svc.lance_options import LanceOptions
 from retriever_svc.lance_registry import Registry, open_registry
@@ -76,12 +76,10 @@ class LanceIndex:
         with _driver_errors():
             await (await self._made(scope, spec)).upsert(chunks, vectors)
 
-    async def replace(
-        self, scope: Scope, state: State, document: str, chunks: Sequence[Chunk], vectors: Vectors | None
-    ) -> int:
+    async def replace(self, scope: Scope, state: State, contents: Sequence[Content]) -> list[int]:
         """In one commit: a search sees the old content or the new, and a crash leaves one of them."""
         with _driver_errors():
-            return await (await self._made(scope, state.spec)).replace(document, chunks, vectors)
+            return await (await self._made(scope, state.spec)).replace(contents)
 
     async def delete(self, scope: Scope, spec: IndexSpec, *conditions: Condition) -> int:
         """Delete the rows in one commit; all of them go with their table."""

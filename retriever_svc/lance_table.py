@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from meshkit import deadline
 from retriever_svc import lance_rows, lance_sync
 from retriever_svc.filtering import FieldType
-from retriever_svc.index import Chunk, IndexSpec, Language, Place, Scored, Vectors
+from retriever_svc.index import Chunk, Content, IndexSpec, Language, Place, Scored, Vectors
 from retriever_svc.lance_filter import ENCODED, LIVE, field_of, literal
 from retriever_svc.lance_options import LanceOptions
 from retriever_svc.words import words_of_query
@@ -138,19 +139,22 @@ class LanceTable:
         async with self._writing(len(chunks)):
             await self._merge(lance_rows.write_chunks(self._columns, chunks, vectors))
 
-    async def replace(self, document: str, chunks: Sequence[Chunk], vectors: Vectors | None) -> int:
-        """Put the chunks in place of the document's, in one commit; say how many had no successor."""
-        async with self._writing(len(chunks)):
-            rows = lance_rows.write_chunks(self._columns, chunks, vectors)
-            old = await self._places(f"document = {literal(document)}")
-            gone = old - {chunk.place for chunk in chunks}
+    async def replace(self, contents: Sequence[Content]) -> list[int]:
+        """Put the chunks in place of the documents', in one commit; say of each how many had no successor."""
+        places = {chunk.place for content in contents for chunk in content.chunks}
+        async with self._writing(len(places)):
+            rows = [lance_rows.write_chunks(self._columns, each.chunks, each.vectors) for each in contents]
+            documents = ", ".join(literal(each.document) for each in contents)
+            old = await self._places(f"document IN ({documents})")
+            gone = old - places
             if not old:
-                await self._add(rows)
+                await self._add(pa.concat_tables(rows))
             else:
-                await self._merge(pa.concat_tables([rows, lance_rows.write_gone(self._columns, gone)]))
+                await self._merge(pa.concat_tables([*rows, lance_rows.write_gone(self._columns, gone)]))
             if gone:
                 await self._table.delete(f"NOT ({LIVE})")
-            return len(gone)
+        without = Counter(place.document for place in gone)
+        return [without[each.document] for each in contents]
 
     async def delete(self, where: str) -> int:
         """Delete the rows, and count them."""

@@ -15,7 +15,7 @@ from meshkit import deadline
 from meshkit.errors import MeshError, Unavailable, map_exceptions
 from retriever_svc import milvus_rows
 from retriever_svc.filtering import Condition
-from retriever_svc.index import Chunk, IndexSpec, Place, Scope, Scored, State, Vectors
+from retriever_svc.index import Chunk, Content, IndexSpec, Place, Scope, Scored, State, Vectors
 from retriever_svc.locking import ReadersWriterLock
 from retriever_svc.milvus_filter import within
 from retriever_svc.milvus_rows import Row
@@ -119,12 +119,14 @@ class MilvusIndex:
         for batch in milvus_rows.batches(rows, self._options.max_write_bytes):
             await self._upsert(milvus_rows.chunks_table(spec), batch)
 
-    async def replace(
-        self, scope: Scope, state: State, document: str, chunks: Sequence[Chunk], vectors: Vectors | None
-    ) -> int:
+    async def replace(self, scope: Scope, state: State, contents: Sequence[Content]) -> list[int]:
+        """One document after another."""
+        return [await self._replace(scope, state, content) for content in contents]
+
+    async def _replace(self, scope: Scope, state: State, content: Content) -> int:
         """Write, then delete from the next ordinal on; to look for that one is quicker than to look through all."""
-        await self.upsert(scope, state.spec, chunks, vectors)
-        first = Place(document, len(chunks))
+        await self.upsert(scope, state.spec, content.chunks, content.vectors)
+        first = Place(content.document, len(content.chunks))
         if not state.gaps and not await self.read(scope, state.spec, [first]):
             return 0
         return await self.delete(scope, state.spec, *milvus_rows.from_place(first))

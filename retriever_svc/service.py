@@ -12,8 +12,9 @@ from meshkit.identity import current, require_scope
 from meshkit.timing import spans
 from meshkit.timing_wire import timings_trailer
 from ragmesh.retriever.v1 import index_pb2, index_pb2_grpc, retriever_pb2, retriever_pb2_grpc
+from retriever_svc.grouping import Written
 from retriever_svc.index import Scope, State, refuse_encoder
-from retriever_svc.indexing import Indexing, Written
+from retriever_svc.indexing import Indexing
 from retriever_svc.receiving import Draft
 from retriever_svc.searching import Searching
 from retriever_svc.wire import (

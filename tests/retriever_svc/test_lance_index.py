@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from retriever_svc import lance_rows
-from retriever_svc.index import Chunk, IndexSpec, Place, Scope, State, Vectors
+from retriever_svc.index import Chunk, Content, IndexSpec, Place, Scope, State, Vectors
 from retriever_svc.lance_index import LanceIndex, open_lance_index
 from retriever_svc.lance_options import LanceOptions, VectorIndex
 
@@ -67,7 +67,7 @@ async def test_what_a_replacement_cut_off_leaves_is_nowhere(index: LanceIndex) -
     """Its one commit is there, the rows that were to go after it are not found, counted or read."""
     three = [Chunk(Place("doc", ordinal), "an apple") for ordinal in range(3)]
     vectors = np.ones((3, DIMENSION), dtype=np.float32)
-    await index.replace(KB, STATE, "doc", three, vectors)
+    await index.replace(KB, STATE, [Content("doc", three, vectors)])
     table = await index._find(KB, SPEC)
     assert table
     await table._merge(lance_rows.write_gone(table._columns, [Place("doc", 1), Place("doc", 2)]))
@@ -78,7 +78,7 @@ async def test_what_a_replacement_cut_off_leaves_is_nowhere(index: LanceIndex) -
     assert list(await index.read(KB, SPEC, places)) == list(await index.vectors(KB, SPEC, places)) == [left]
     assert await index.count(KB, SPEC) == 1
     assert [len(page) async for page, _ in index.scan(KB, SPEC)] == [1]
-    assert await index.replace(KB, STATE, "doc", three[:1], vectors[:1]) in (0, 2)
+    assert await index.replace(KB, STATE, [Content("doc", three[:1], vectors[:1])]) in ([0], [2])
     assert await index.count(KB, SPEC) == 1
 
 

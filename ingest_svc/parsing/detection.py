@@ -5,6 +5,8 @@ import zipfile
 from collections.abc import Callable
 from io import BytesIO
 
+from ingest_svc.parsing.languages import language_of
+
 MARKDOWN = "text/markdown"
 PLAIN = "text/plain"
 HTML = "text/html"
@@ -127,6 +129,11 @@ def _text(data: bytes, path: str) -> str:
     if _binary(head) and not wide:
         return BINARY
     plain = (head.replace(b"\x00", b"") if wide else head).lstrip(b"\xef\xbb\xbf\xff\xfe")
+    if _is_html(plain, path):
+        return HTML
+    language = language_of(plain.decode("utf-8", "replace"), path)
+    if language is not None:
+        return language.media_type
     return next((kind for kind, holds in _TEXT_KINDS if holds(plain, path)), PLAIN)
 
 
@@ -157,7 +164,6 @@ def _is_markdown(plain: bytes, path: str) -> bool:
 
 
 _TEXT_KINDS: tuple[tuple[str, Callable[[bytes, str], bool]], ...] = (
-    (HTML, _is_html),
     (JSON, _is_json),
     (CSV, _is_csv),
     (MARKDOWN, _is_markdown),

@@ -5,6 +5,7 @@ from importlib import import_module
 
 from ingest_svc.extract import Extract, Source
 from ingest_svc.parsing import detection, package
+from ingest_svc.parsing.languages import BY_MEDIA_TYPE
 from ingest_svc.parsing.office_encryption import decrypted
 from meshkit.errors import InvalidArgument, MeshError, ResourceExhausted
 
@@ -57,7 +58,7 @@ def read(source: Source, max_text_bytes: int) -> Extract:
 
 
 def _parser(media_type: str) -> Callable[[Source], Extract]:
-    name = _PARSERS.get(media_type)
+    name = "source_code" if media_type in BY_MEDIA_TYPE else _PARSERS.get(media_type)
     if name is None:
         instead = f": {_INSTEAD[media_type]}" if media_type in _INSTEAD else ""
         message = f"no parser reads {media_type}{instead}"

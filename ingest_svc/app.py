@@ -1,7 +1,7 @@
 """The wiring of the ingest service."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,10 +12,16 @@ from ingest_svc.folder_source import FolderSources
 from ingest_svc.following import Following
 from ingest_svc.ingesting import Ingesting, Patience
 from ingest_svc.intake import Intake, IntakeLimits
+from ingest_svc.inviting import Inviting
 from ingest_svc.job_running import JobLimits, JobRunning
 from ingest_svc.job_starting import JobDesk
+from ingest_svc.jobs import Sources
 from ingest_svc.keeping import Keeping
-from ingest_svc.object_folder import ObjectFolder, open_object_folder
+from ingest_svc.object_events import ObjectEvents
+from ingest_svc.object_folder import open_object_folder
+from ingest_svc.objects import ObjectStore
+from ingest_svc.obstore_inbox import ObstoreInbox
+from ingest_svc.obstore_objects import open_obstore_objects
 from ingest_svc.obstore_source import BucketSources
 from ingest_svc.obstore_store import StoreOptions
 from ingest_svc.parser_processes import ParserLimits, open_parser_processes
@@ -60,7 +66,8 @@ class _Stores:
     jobs: RedisJobs
     locks: RedisLocks
     bus: RedisProgress
-    objects: ObjectFolder
+    objects: ObjectStore
+    inbox: ObstoreInbox | None
     documents: RedisQueue
     queued_jobs: RedisQueue
     answer: Callable[[], Awaitable[bool]]
@@ -95,7 +102,6 @@ async def _open_stores(settings: Settings, stack: AsyncExitStack) -> _Stores:
         open_redis(settings.redis_url, settings.redis_timeout_s, settings.redis_max_connections)
     )
     bus = open_redis_progress(redis, settings.watch_buffer, settings.retry_backoff_s)
-    folder = open_object_folder(settings.object_folder, settings.upload_ttl_s, settings.upload_expiry_interval_s)
 
     def queue(stream: str) -> RedisQueue:
         idle_s, block_s = settings.claim_idle_s, settings.queue_block_s
@@ -106,11 +112,24 @@ async def _open_stores(settings: Settings, stack: AsyncExitStack) -> _Stores:
         jobs=RedisJobs(redis, settings.request_id_ttl_s, settings.job_retention_s, settings.max_open_jobs),
         locks=RedisLocks(redis, settings.claim_idle_s),
         bus=await stack.enter_async_context(bus),
-        objects=await stack.enter_async_context(folder),
+        objects=await stack.enter_async_context(_objects(settings)),
+        inbox=_inbox(settings),
         documents=queue(DOCUMENT_WORK),
         queued_jobs=queue(JOB_WORK),
         answer=partial(answers, redis),
     )
+
+
+def _objects(settings: Settings) -> AbstractAsyncContextManager[ObjectStore]:
+    place, expiry = settings.object_place, (settings.upload_ttl_s, settings.upload_expiry_interval_s)
+    if place is None:
+        return open_object_folder(settings.object_folder, *expiry)
+    return open_obstore_objects(place, _store_options(settings), settings.object_store_part_bytes, *expiry)
+
+
+def _inbox(settings: Settings) -> ObstoreInbox | None:
+    place = settings.object_place
+    return ObstoreInbox(place, _store_options(settings), settings.upload_url_ttl_s) if place else None
 
 
 async def _open_core(settings: Settings, stores: _Stores, stack: AsyncExitStack) -> _Core:
@@ -129,16 +148,17 @@ async def _open_core(settings: Settings, stores: _Stores, stack: AsyncExitStack)
         encoder=encoder,
         index=index,
         strategies=strategies,
-        sources=_sources(settings),
+        sources=_sources(settings, stores.inbox),
         pipeline=pipeline,
         intake=Intake(stores.catalog, stores.objects, index, pipeline, stores.locks, strategies, limits),
     )
 
 
-def _sources(settings: Settings) -> SourcesByScheme:
+def _sources(settings: Settings, inbox: ObstoreInbox | None) -> SourcesByScheme:
     folders = FolderSources(settings.allowed_roots, settings.max_job_files)
     buckets = BucketSources(settings.allowed_places, _store_options(settings), settings.max_job_files)
-    return SourcesByScheme({"file": folders, "s3": buckets, "gs": buckets, "az": buckets})
+    waiting: dict[str, Sources] = {"upload": inbox} if inbox else {}
+    return SourcesByScheme({"file": folders, "s3": buckets, "gs": buckets, "az": buckets, **waiting})
 
 
 def _store_options(settings: Settings) -> StoreOptions:
@@ -195,6 +215,8 @@ def _registrations(settings: Settings, stores: _Stores, core: _Core) -> Sequence
         stores.bus,
         settings.watch_poll_s,
     )
+    inviting = Inviting(stores.catalog, core.intake, stores.inbox)
+    events = ObjectEvents(stores.catalog, desk, settings.allowed_places)
     return [
         _registration(
             collections_pb2.DESCRIPTOR,
@@ -204,13 +226,12 @@ def _registrations(settings: Settings, stores: _Stores, core: _Core) -> Sequence
         _registration(
             documents_pb2.DESCRIPTOR,
             documents_pb2_grpc.add_DocumentServiceServicer_to_server,
-            # The stub's own method answers NOT_IMPLEMENTED.
-            DocumentService(stores.catalog, core.intake, uploading, following),  # type: ignore[abstract]
+            DocumentService(stores.catalog, core.intake, uploading, following, inviting),
         ),
         _registration(
             jobs_pb2.DESCRIPTOR,
             jobs_pb2_grpc.add_JobServiceServicer_to_server,
-            JobService(desk, stores.jobs),
+            JobService(desk, stores.jobs, events),
         ),
         _registration(
             chunking_pb2.DESCRIPTOR,

@@ -16,14 +16,18 @@ from ingest_svc.reindexing import refuse_second
 
 @dataclass(frozen=True, slots=True)
 class JobOrder:
-    """A job as asked for; `chunking` is a strategy's name and parameters, or None for the collection's."""
+    """A job as asked for; `chunking` is a strategy's name and parameters, or None for the collection's.
+
+    With `paths`, it looks at these files of the source alone.
+    """
 
     collection: str
     source_uri: str
-    include: tuple[str, ...]
-    exclude: tuple[str, ...]
-    chunking: tuple[str, Mapping[str, Any]] | None
-    delete_missing: bool
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    chunking: tuple[str, Mapping[str, Any]] | None = None
+    delete_missing: bool = False
+    paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ class JobDesk:
             source_uri=order.source_uri,
             include=order.include,
             exclude=order.exclude,
+            paths=order.paths,
             chunking=chunking,
             delete_missing=order.delete_missing,
             create_time=now(),

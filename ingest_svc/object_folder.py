@@ -1,23 +1,22 @@
-"""Objects in a local folder: written beside, synced, renamed into place."""
+"""Objects in a local folder: written beside, synced, renamed into place.
 
-import asyncio
+obstore has a store of folders too, which syncs nothing: what it calls written may be gone after a crash.
+"""
+
 import fcntl
 import hashlib
-import logging
 import os
 import re
 import shutil
-import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from ingest_svc.expiry import open_expiry
 from ingest_svc.threads import in_thread
 from meshkit.errors import Aborted, Unavailable, invalid, map_exceptions
-
-logger = logging.getLogger(__name__)
 
 _UPLOAD_ID = re.compile(r"[0-9a-f]{32}")
 _HASH_PART_BYTES = 1024 * 1024
@@ -130,7 +129,7 @@ class ObjectFolder:
             with _disk_errors():
                 return await in_thread((self._objects / key).read_bytes)
         except Unavailable as error:
-            if isinstance(error.__cause__, FileNotFoundError):
+            if isinstance(error.__cause__, FileNotFoundError | IsADirectoryError):
                 return None
             raise
 
@@ -138,14 +137,10 @@ class ObjectFolder:
         with _disk_errors():
             await in_thread(_remove, self._objects / key)
 
-    async def expire_uploads(self, ttl_s: float, interval_s: float) -> None:
-        """Forget uploads that nobody wrote to for `ttl_s`, for ever, looking every `interval_s`."""
-        while True:
-            try:
-                await in_thread(_expire, self._uploads, time.time() - ttl_s)
-            except OSError as error:
-                logger.warning("uploads could not be expired: %s", error)
-            await asyncio.sleep(interval_s)
+    async def expire(self, before_s: float) -> None:
+        """Forget uploads that nobody wrote to since a Unix time."""
+        with _disk_errors():
+            await in_thread(_expire, self._uploads, before_s)
 
 
 @asynccontextmanager
@@ -156,12 +151,8 @@ async def open_object_folder(
     for part in ("objects", "uploads"):
         await in_thread(_make_folder, folder / part)
     store = ObjectFolder(folder)
-    expiring = asyncio.create_task(store.expire_uploads(upload_ttl_s, expiry_interval_s))
-    try:
+    async with open_expiry(store.expire, upload_ttl_s, expiry_interval_s):
         yield store
-    finally:
-        expiring.cancel()
-        await asyncio.gather(expiring, return_exceptions=True)
 
 
 @contextmanager

@@ -13,9 +13,11 @@ from ingest_svc.chunking import Strategies
 from ingest_svc.following import Following
 from ingest_svc.index import Index
 from ingest_svc.intake import Accepted, Intake
+from ingest_svc.inviting import Inviting
 from ingest_svc.job_starting import JobDesk
 from ingest_svc.jobs import JobState, JobStore
 from ingest_svc.keeping import SETTINGS, Keeping
+from ingest_svc.object_events import ObjectEvents
 from ingest_svc.recommending import recommend
 from ingest_svc.uploading import Begin, Bytes, Uploading
 from ingest_svc.wire import (
@@ -25,11 +27,13 @@ from ingest_svc.wire import (
     read_order,
     read_reindex_order,
     read_request,
+    read_struct,
     read_upload,
     read_wanted,
     write_chunking,
     write_collection,
     write_document,
+    write_invitation,
     write_job,
     write_progress,
     write_strategy,
@@ -121,13 +125,16 @@ def _settings_named(request: collections_pb2.UpdateCollectionRequest) -> Sequenc
 
 
 class DocumentService(documents_pb2_grpc.DocumentServiceServicer):
-    """Takes documents in and keeps account of them; CreateUploadUrl is the stub's, NOT_IMPLEMENTED."""
+    """Takes documents in and keeps account of them."""
 
-    def __init__(self, catalog: Catalog, intake: Intake, uploading: Uploading, following: Following) -> None:
+    def __init__(
+        self, catalog: Catalog, intake: Intake, uploading: Uploading, following: Following, inviting: Inviting
+    ) -> None:
         self._catalog = catalog
         self._intake = intake
         self._uploading = uploading
         self._following = following
+        self._inviting = inviting
         self._validation = Validation()
 
     async def UploadDocument(
@@ -155,6 +162,13 @@ class DocumentService(documents_pb2_grpc.DocumentServiceServicer):
         kept = accepted.document
         document = await self._catalog.get_document(caller.tenant, kept.collection, kept.id)
         return documents_pb2.CreateDocumentResponse(document=write_document(document))
+
+    async def CreateUploadUrl(
+        self, request: documents_pb2.CreateUploadUrlRequest, context: Context
+    ) -> documents_pb2.CreateUploadUrlResponse:
+        require_scope(_SCOPE)
+        tenant, collection = current().tenant, last_id(request.parent)
+        return write_invitation(await self._inviting.invite(tenant, collection, request.size_bytes))
 
     async def GetDocument(
         self, request: documents_pb2.GetDocumentRequest, context: Context
@@ -216,9 +230,10 @@ def _within(field: str, error: InvalidArgument) -> InvalidArgument:
 class JobService(jobs_pb2_grpc.JobServiceServicer):
     """Takes in many documents at once, or reindexes a collection, in the background."""
 
-    def __init__(self, desk: JobDesk, jobs: JobStore) -> None:
+    def __init__(self, desk: JobDesk, jobs: JobStore, events: ObjectEvents) -> None:
         self._desk = desk
         self._jobs = jobs
+        self._events = events
 
     async def StartJob(self, request: jobs_pb2.StartJobRequest, context: Context) -> jobs_pb2.StartJobResponse:
         require_scope(_SCOPE)
@@ -233,6 +248,15 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         caller, again = current(), read_request(request, request.request_id)
         job = await self._desk.reindex(caller.tenant, caller.subject, read_reindex_order(request), again)
         return jobs_pb2.ReindexCollectionResponse(job=write_job(job))
+
+    async def ReceiveObjectEvents(
+        self, request: jobs_pb2.ReceiveObjectEventsRequest, context: Context
+    ) -> jobs_pb2.ReceiveObjectEventsResponse:
+        require_scope(_SCOPE)
+        caller, notification = current(), read_struct(request.notification, "notification")
+        collection = last_id(request.collection)
+        jobs = await self._events.receive(caller.tenant, caller.subject, collection, notification)
+        return jobs_pb2.ReceiveObjectEventsResponse(jobs=map(write_job, jobs))
 
     async def GetJob(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.GetJobResponse:
         job = await self._jobs.get(current().tenant, last_id(request.name))

@@ -39,6 +39,9 @@ class Settings(ServerSettings):
     object_store_timeout_s: PositiveFloat = Field(
         30.0, description="Seconds without an answer after which an object store is away."
     )
+    object_store_part_bytes: PositiveInt = Field(
+        4 * _MIB, description="Bytes of an upload that wait in memory before they go to an object store."
+    )
     s3_endpoint_url: str = Field("", description="URL of the S3 to use, of MinIO for instance; empty for Amazon's.")
     s3_region: str = Field("", description="Region of that S3; empty for what AWS_REGION says, or us-east-1.")
     source_roots: str = Field(
@@ -50,7 +53,10 @@ class Settings(ServerSettings):
     max_document_bytes: PositiveInt = Field(64 * _MIB, description="Bytes of the largest document taken.")
     max_metadata_bytes: PositiveInt = Field(16 * 1024, description="Bytes of a document's metadata as JSON.")
     max_uploads: PositiveInt = Field(32, description="Uploads received at once; more are refused.")
-    upload_ttl_s: PositiveFloat = Field(_DAY_S, description="Seconds that a broken upload is kept.")
+    upload_ttl_s: PositiveFloat = Field(
+        _DAY_S, description="Seconds that a broken upload is kept, and one by URL that no job took in."
+    )
+    upload_url_ttl_s: PositiveFloat = Field(900.0, description="Seconds for which a URL to upload to is good.")
     upload_expiry_interval_s: PositiveFloat = Field(
         600.0, description="Seconds between two looks for uploads that have expired."
     )

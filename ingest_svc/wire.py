@@ -17,6 +17,7 @@ from ingest_svc.chunking import Chooser, Chunking, Strategy
 from ingest_svc.failure import Failure
 from ingest_svc.index import IndexStats
 from ingest_svc.intake import Head
+from ingest_svc.inviting import Invitation
 from ingest_svc.job_starting import JobOrder, ReindexOrder
 from ingest_svc.jobs import DocumentFailure, Job, Reindex
 from ingest_svc.keeping import Wanted
@@ -182,6 +183,15 @@ def write_document(document: Document) -> documents_pb2.Document:
             )
             for revision in document.history
         ],
+    )
+
+
+def write_invitation(invitation: Invitation) -> documents_pb2.CreateUploadUrlResponse:
+    """An upload URL."""
+    return documents_pb2.CreateUploadUrlResponse(
+        url=invitation.url,
+        source_uri=invitation.source_uri,
+        expire_time=_timestamp(invitation.expire_time),
     )
 
 

@@ -9,7 +9,7 @@ from docx.opc.part import Part
 from lxml import etree
 
 from ingest_svc.extract import Writer
-from ingest_svc.parsing.package import related, xml
+from ingest_svc.parsing.package import common, related, xml
 
 _NAMESPACES = {
     "a": "http://schemas.openxmlformats.org/drawingml/2006/main",
@@ -39,7 +39,7 @@ def of_sheets(data: bytes) -> dict[str, list[bytes]]:
     """The parts of the charts on each sheet of an XLSX, by the sheet's name; none where the package has none."""
     if not zipfile.is_zipfile(BytesIO(data)) or b"xl/charts/" not in data:
         return {}
-    book: Part = OpcPackage.open(BytesIO(data)).main_document_part
+    book: Part = OpcPackage.open(BytesIO(common(data))).main_document_part
     found = {}
     for sheet in _all(xml(book.blob), "//s:sheet"):
         drawings = related(book.related_parts[sheet.get(_RELATION)], "drawing")

@@ -1,7 +1,9 @@
 """Packages: the ZIP files that Office's formats and EPUB are."""
 
+import posixpath
 import re
 import zipfile
+from collections.abc import Collection
 from io import BytesIO
 
 from docx.opc.part import Part
@@ -52,25 +54,42 @@ def broken(media_type: str) -> InvalidArgument:
 
 
 def common(data: bytes) -> bytes:
-    """An Office package as the libraries take it: in the common form of its format, a plain document by its type."""
+    """An Office package as the libraries take it.
+
+    That is in the common form of its format, with a plain document as its main part, and without references to parts
+    that it has not, which some programs leave behind.
+    """
     with zipfile.ZipFile(BytesIO(data)) as package:
+        names = dict.fromkeys(package.namelist())
+        strict = _STRICT.search(package.read("_rels/.rels")) is not None
         types = package.read(_TYPES)
-        if not _STRICT.search(package.read("_rels/.rels")) and not _VARIANT.search(types):
+        changed = {name: _without_dangling(package, name, names) for name in names if name.endswith(".rels")}
+        changed[_TYPES] = _VARIANT.sub(lambda found: _PRESENTATION if found[1] else _DOCUMENT, types)
+        changed = {name: content for name, content in changed.items() if content != package.read(name)}
+        if not strict and not changed:
             return data
         written = BytesIO()
         with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as rewritten:
-            for part in package.infolist():
-                content = package.read(part)
-                rewritten.writestr(part.filename, _plain(content) if part.filename == _TYPES else _renamed(content))
+            for name in names:
+                content = changed.get(name) or package.read(name)
+                rewritten.writestr(name, _STRICT.sub(_COMMON, content) if strict else content)
         return written.getvalue()
 
 
-def _plain(types: bytes) -> bytes:
-    return _VARIANT.sub(lambda found: _PRESENTATION if found[1] else _DOCUMENT, types)
-
-
-def _renamed(part: bytes) -> bytes:
-    return _STRICT.sub(_COMMON, part)
+def _without_dangling(package: zipfile.ZipFile, name: str, names: Collection[str]) -> bytes:
+    """The relationships of a part, as they are or without those to parts that are not there."""
+    content = package.read(name)
+    relationships = xml(content)
+    folder = posixpath.dirname(posixpath.dirname(name))
+    dangling = [
+        link
+        for link in relationships.iterchildren("{*}*")
+        if link.get("TargetMode") != "External"
+        and posixpath.normpath(posixpath.join("/", folder, link.get("Target", ""))).lstrip("/") not in names
+    ]
+    for link in dangling:
+        relationships.remove(link)
+    return etree.tostring(relationships) if dangling else content
 
 
 def xml(part: bytes) -> etree._Element:

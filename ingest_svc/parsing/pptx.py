@@ -171,5 +171,6 @@ def _rows(table: Table) -> list[list[str]]:
         for column, cell in enumerate(row.cells):
             if cell.is_merge_origin:
                 for spanned in rows[place : place + cell.span_height]:
-                    spanned[column : column + cell.span_width] = [rows[place][column]] * cell.span_width
+                    width = len(spanned[column : column + cell.span_width])
+                    spanned[column : column + width] = [rows[place][column]] * width
     return rows

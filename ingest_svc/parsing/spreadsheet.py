@@ -1,8 +1,10 @@
 """Spreadsheets (XLSX, XLSB, XLS, ODS): each sheet under its name, its tables, and what its charts show."""
 
+from collections.abc import Iterator
 from datetime import datetime, time
 from importlib.metadata import version
 from io import BytesIO
+from itertools import groupby
 
 from python_calamine import CalamineSheet, CalamineWorkbook, PasswordError, SheetTypeEnum, SheetVisibleEnum
 
@@ -86,22 +88,20 @@ def _is_title(row: list[str]) -> bool:
 
 def _regions(rows: Rows) -> list[Rows]:
     """The parts that blank rows and, within these, blank columns set apart, until there are none."""
-    bands = _parts(rows)
-    regions = [region for band in bands for region in map(_turned, _parts(_turned(band)))]
-    if len(regions) == 1:
-        return regions
-    return [region for part in regions for region in _regions(part)]
+    bands = [rows[run] for run in _runs([any(row) for row in rows])]
+    regions = [[row[run] for row in band] for band in bands for run in _runs(_used_columns(band))]
+    return regions if len(regions) == 1 else [region for part in regions for region in _regions(part)]
 
 
-def _parts(rows: Rows) -> list[Rows]:
-    parts: list[Rows] = [[]]
-    for row in rows:
-        if any(row):
-            parts[-1].append(row)
-        elif parts[-1]:
-            parts.append([])
-    return [part for part in parts if part]
+def _used_columns(rows: Rows) -> list[bool]:
+    return [any(row[column] for row in rows) for column in range(len(rows[0]))]
 
 
-def _turned(rows: Rows) -> Rows:
-    return [list(column) for column in zip(*rows, strict=True)]
+def _runs(used: list[bool]) -> Iterator[slice]:
+    """The longest stretches that are used throughout."""
+    start = 0
+    for is_used, group in groupby(used):
+        end = start + sum(1 for _ in group)
+        if is_used:
+            yield slice(start, end)
+        start = end

@@ -96,6 +96,13 @@ INFINITY := build/infinity
 bench-embed: $(VENV)/.bench $(INFINITY)/.installed gen ## Measure the embedder beside sentence-transformers, infinity and its bare engine. FOLDER=... has the texts.
 	$(PYTHON) -m bench.embed $(FOLDER)
 
+PAGES := ../shared/data/k8s-docs/pages
+FILES := ../shared/data/loaders/files
+LANGCHAIN := build/langchain
+.PHONY: bench-ingest
+bench-ingest: $(VENV)/.bench $(LANGCHAIN)/.installed gen ## Measure ingestion beside LangChain and the bare embedder. DOCUMENTS=N a round, BACKLOG=N in the long job.
+	$(PYTHON) -m bench.ingest $(PAGES) $(FILES)
+
 bench-extractive: $(VENV)/.bench gen ## Measure how often the extractive engine's first quote holds the answer. FOLDER=... names the questions.
 	$(PYTHON) -m bench.extractive $(FOLDER)
 
@@ -141,6 +148,11 @@ $(INFINITY)/.installed: bench/infinity.txt | $(VENV)/.bench
 	HF_HUB_OFFLINE=1 $(INFINITY)/bin/optimum-cli export onnx --optimize O2 --task feature-extraction --library transformers \
 	    --model "$$($(PYTHON) -c 'from embedder_svc import weights; print(weights.locate(weights.BUNDLED_MODEL))')" \
 	    $(INFINITY)/model
+	touch $@
+
+$(LANGCHAIN)/.installed: bench/langchain.txt | $(VENV)/.bench
+	deploy/install/venv.sh $(LANGCHAIN)
+	$(LANGCHAIN)/bin/uv pip install --quiet --python $(LANGCHAIN)/bin/python --compile-bytecode --no-deps --requirement $<
 	touch $@
 
 .PHONY: install-cpu-llm install-gpu

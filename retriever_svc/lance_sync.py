@@ -5,10 +5,12 @@ A process that dies loses nothing by that, a machine that loses its power might.
 
 import os
 from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 # What no reader of the newest version needs: where that may be, and how it differs from the one before.
 _SPARE = ("latest_version_hint.json", ".txn")
+_AT_ONCE = 16
 
 
 def files(folder: Path) -> frozenset[str]:
@@ -22,8 +24,10 @@ def sync(folder: Path, known: AbstractSet[str]) -> frozenset[str]:
     fresh = [path for path in there - known if not path.endswith(_SPARE)]
     parents = {os.path.dirname(path) for path in fresh}  # noqa: PTH120
     grown = parents - {os.path.dirname(path) for path in known}  # noqa: PTH120
-    for path in [*fresh, *parents, *{os.path.dirname(parent) for parent in grown}]:  # noqa: PTH120
-        _fsync(path)
+    paths = [*fresh, *parents, *{os.path.dirname(parent) for parent in grown}]  # noqa: PTH120
+    # The disk's journal takes those that come together in one go.
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(_fsync, paths))
     return there
 
 

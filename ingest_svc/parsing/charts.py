@@ -29,7 +29,7 @@ def write(part: bytes, writer: Writer) -> None:
         values = [_points(one, "./c:val//c:pt | ./c:yVal//c:pt | ./c:bubbleSize//c:pt") for one in series]
         names = next(filter(None, (_points(one, "./c:cat//c:pt | ./c:xVal//c:pt") for one in series)), {})
         places = sorted({*names, *(place for one in values for place in one)})
-        heads = ["", *(" ".join(_points(one, "./c:tx//c:pt").values()) for one in series)]
+        heads = ["", *(" ".join(one.xpath("./c:tx//c:v/text()", namespaces=_NAMESPACES)) for one in series)]
         kind = _KIND.match(etree.QName(plot).localname)
         writer.block(f"{kind[1].capitalize()} chart" if kind else "")
         writer.table([heads, *([names.get(place, ""), *(one.get(place, "") for one in values)] for place in places)])

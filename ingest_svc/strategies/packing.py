@@ -80,15 +80,17 @@ class Packer:
 
         With `costs` a chunk may be filled by half only, so as to end before the unit of the least cost.
         """
-        begun = 0
+        begun, before = 0, -1
         while begun < len(units):
             start, stop = self._start(units, begun), begun + 1
+            # A short chunk is not repeated whole.
+            start = start if start > before else units[begun].start
             while stop < len(units) and self.text.count(start, units[stop].end) <= self._max:
                 stop += 1
             if costs and stop < len(units):
                 stop = min(range(stop, (begun + stop) // 2, -1), key=costs.__getitem__)
             yield Span(start, units[stop - 1].end, first(units[begun:stop]).block)
-            begun = stop
+            begun, before = stop, start
 
     def _unit(self, start: int, end: int, block: Block) -> Iterator[Unit]:
         start, end = self.text.stripped(start, end)

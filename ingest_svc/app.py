@@ -7,10 +7,13 @@ from functools import partial
 
 from google.protobuf.descriptor import FileDescriptor
 
+from ingest_svc.budget import Budget
+from ingest_svc.cancelling import Cancelling
 from ingest_svc.chunking import Strategies
 from ingest_svc.folder_source import FolderSources
 from ingest_svc.following import Following
-from ingest_svc.ingesting import Ingesting, Patience
+from ingest_svc.gathering import BatchLimits, open_gathering
+from ingest_svc.ingesting import Ingesting, SecondStage
 from ingest_svc.intake import Intake, IntakeLimits
 from ingest_svc.inviting import Inviting
 from ingest_svc.job_running import JobLimits, JobRunning
@@ -27,19 +30,20 @@ from ingest_svc.obstore_store import StoreOptions
 from ingest_svc.parser_processes import ParserLimits, open_parser_processes
 from ingest_svc.peers import EmbedderPeer, RetrieverPeer
 from ingest_svc.pipeline import Pipeline, PipelineLimits
-from ingest_svc.redis_catalog import DOCUMENT_WORK, RedisCatalog
+from ingest_svc.redis_catalog import DOCUMENT_WORK, VECTOR_WORK, RedisCatalog
 from ingest_svc.redis_jobs import JOB_WORK, RedisJobs
 from ingest_svc.redis_locks import RedisLocks
 from ingest_svc.redis_progress import RedisProgress, open_redis_progress
 from ingest_svc.redis_queue import RedisQueue
 from ingest_svc.reindexing import Reindexing
+from ingest_svc.retrying import Attempts, Patience
 from ingest_svc.service import ChunkingService, CollectionService, DocumentService, JobService
 from ingest_svc.settings import Settings
 from ingest_svc.sources import SourcesByScheme
 from ingest_svc.strategies.loading import load_strategies
 from ingest_svc.taking import Taking
 from ingest_svc.uploading import Uploading
-from ingest_svc.work import Pace, open_workers
+from ingest_svc.work import Lane, Pace, open_workers
 from meshkit.admission import Permits
 from meshkit.channel import open_channel
 from meshkit.redis_store import answers, open_redis
@@ -59,6 +63,17 @@ _PART_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class _Queues:
+    """Documents to be read and to be encoded, all and the uploads among them; and jobs."""
+
+    documents: RedisQueue
+    read_uploads: RedisQueue
+    vectors: RedisQueue
+    encoded_uploads: RedisQueue
+    jobs: RedisQueue
+
+
+@dataclass(frozen=True, slots=True)
 class _Stores:
     """What state is kept in."""
 
@@ -68,8 +83,7 @@ class _Stores:
     bus: RedisProgress
     objects: ObjectStore
     inbox: ObstoreInbox | None
-    documents: RedisQueue
-    queued_jobs: RedisQueue
+    queues: _Queues
     answer: Callable[[], Awaitable[bool]]
 
 
@@ -102,11 +116,7 @@ async def _open_stores(settings: Settings, stack: AsyncExitStack) -> _Stores:
         open_redis(settings.redis_url, settings.redis_timeout_s, settings.redis_max_connections)
     )
     bus = open_redis_progress(redis, settings.watch_buffer, settings.retry_backoff_s)
-
-    def queue(stream: str) -> RedisQueue:
-        idle_s, block_s = settings.claim_idle_s, settings.queue_block_s
-        return RedisQueue(redis, stream, claim_idle_s=idle_s, block_s=block_s)
-
+    queue = partial(RedisQueue, redis, claim_idle_s=settings.claim_idle_s, block_s=settings.queue_block_s)
     return _Stores(
         catalog=RedisCatalog(redis, settings.request_id_ttl_s),
         jobs=RedisJobs(redis, settings.request_id_ttl_s, settings.job_retention_s, settings.max_open_jobs),
@@ -114,8 +124,13 @@ async def _open_stores(settings: Settings, stack: AsyncExitStack) -> _Stores:
         bus=await stack.enter_async_context(bus),
         objects=await stack.enter_async_context(_objects(settings)),
         inbox=_inbox(settings),
-        documents=queue(DOCUMENT_WORK),
-        queued_jobs=queue(JOB_WORK),
+        queues=_Queues(
+            documents=queue(DOCUMENT_WORK),
+            read_uploads=queue(DOCUMENT_WORK, [Lane.UPLOADS]),
+            vectors=queue(VECTOR_WORK),
+            encoded_uploads=queue(VECTOR_WORK, [Lane.UPLOADS]),
+            jobs=queue(JOB_WORK, max_per_tenant=settings.max_running_jobs),
+        ),
         answer=partial(answers, redis),
     )
 
@@ -141,8 +156,12 @@ async def _open_core(settings: Settings, stores: _Stores, stack: AsyncExitStack)
     parser = await stack.enter_async_context(open_parser_processes(settings.parser_processes, parsing))
     encoder, index = EmbedderPeer(embedder), RetrieverPeer(retriever)
     strategies = load_strategies()
-    batches = PipelineLimits(settings.max_batch_tokens, settings.max_batch_chunks, settings.max_tokenize_bytes)
-    pipeline = Pipeline(parser, stores.objects, encoder, index, strategies, batches)
+    batches = BatchLimits(settings.max_batch_tokens, settings.max_batch_chunks, settings.encoder_stream_s)
+    gathering = await stack.enter_async_context(open_gathering(encoder, batches))
+    bounds = PipelineLimits(
+        settings.max_batch_tokens, settings.max_batch_chunks, settings.max_tokenize_bytes, settings.max_kept_bytes
+    )
+    pipeline = Pipeline(parser, stores.objects, encoder, gathering, index, strategies, bounds)
     limits = IntakeLimits(settings.max_document_bytes, settings.max_metadata_bytes, settings.lock_wait_s)
     return _Core(
         encoder=encoder,
@@ -172,9 +191,18 @@ async def _open_workers(settings: Settings, stores: _Stores, core: _Core, stack:
         max_attempts=settings.max_attempts,
         retry_for_s=settings.retry_for_s,
         lock_wait_s=settings.lock_wait_s,
+        pace=pace,
     )
+    cancelling = Cancelling(stores.jobs, settings.cancel_poll_s)
     ingesting = Ingesting(
-        stores.catalog, stores.jobs, core.pipeline, core.index, stores.locks, stores.bus, patience, pace
+        stores.catalog,
+        stores.jobs,
+        core.pipeline,
+        core.index,
+        stores.locks,
+        stores.bus,
+        Attempts(cancelling, patience),
+        SecondStage(stores.queues.vectors, Budget(settings.encoding_memory_bytes), settings.max_batch_tokens),
     )
     limits = JobLimits(settings.max_job_documents_under_way, settings.job_poll_s)
     taking = Taking(stores.catalog, stores.jobs, core.intake, stores.objects, stores.locks, stores.bus, _PART_BYTES)
@@ -185,12 +213,19 @@ async def _open_workers(settings: Settings, stores: _Stores, core: _Core, stack:
         core.index,
         stores.locks,
         stores.bus,
+        cancelling,
         patience,
-        pace,
     )
     running = JobRunning(stores.catalog, stores.jobs, taking, core.sources, reindexing, stores.bus, limits)
-    await stack.enter_async_context(open_workers(stores.documents, ingesting, settings.document_workers, pace))
-    await stack.enter_async_context(open_workers(stores.queued_jobs, running, settings.job_workers, pace))
+    queues = stores.queues
+    for queue, handle, count in (
+        (queues.documents, ingesting.read, settings.document_workers),
+        (queues.read_uploads, ingesting.read, settings.upload_workers),
+        (queues.vectors, ingesting.encode, settings.vector_workers),
+        (queues.encoded_uploads, ingesting.encode, settings.upload_workers),
+        (queues.jobs, running, settings.job_workers),
+    ):
+        await stack.enter_async_context(open_workers(queue, handle, count, pace))
 
 
 def _registrations(settings: Settings, stores: _Stores, core: _Core) -> Sequence[Registration]:

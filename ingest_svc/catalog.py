@@ -114,10 +114,16 @@ class Revision(Record):
     parser: str
     chunk_count: int
     create_time: datetime
+    encoder: str = ""
+    size_bytes: int = 0
+    page_count: int = 0
+    token_count: int = 0
+    warnings: tuple[str, ...] = ()
+    timings: tuple["Timing", ...] = ()
 
 
 class Timing(Record):
-    """A stage: seconds from the beginning of the work to its start, and seconds that it took."""
+    """A stage: seconds from when the document was stored to its start, and seconds that it took."""
 
     stage: str
     start_s: float
@@ -130,7 +136,8 @@ class Document(Record):
     `fingerprint` stands for the content and all that decides what becomes of it. `generation` is new each time that the
     document is given, and "" once it is being deleted: who works on another one must stop. `chunking` is how it is
     asked to be cut, `choice` what came of that. `object` names its bytes in the object store. `job` and `source` say
-    which job brought it, from where.
+    which job brought it, from where. `words_only`: the index may hold chunks of it, or of what it was before, without
+    vectors. `kept_bytes`: what its chunks take up that are kept while it waits for its vectors, 0 where it does not.
     """
 
     collection: str
@@ -156,6 +163,10 @@ class Document(Record):
     update_time: datetime
     stored_time: datetime
     history: tuple[Revision, ...] = ()
+    searchable_time: datetime | None = None
+    encoder: str = ""
+    words_only: bool = False
+    kept_bytes: int = 0
     fingerprint: str
     generation: str
     object: str

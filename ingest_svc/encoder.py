@@ -1,12 +1,8 @@
 """The encoder as ingestion sees it."""
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ingest_svc.catalog import EncoderCard
 from ingest_svc.chunking import Chunk
@@ -33,8 +29,11 @@ class Encoder(Protocol):
     async def token_ends(self, model: str, text: str) -> Sequence[int]:
         """The byte after each token's last one, ascending; special tokens are not counted."""
 
-    def embed(self, model: str, batches: Sequence[Sequence[str]]) -> AsyncGenerator[Vectors]:
-        """The vectors of each batch, in order; close it where it may be left early."""
+    def embed(self, model: str, batches: AsyncIterator[Sequence[str]]) -> AsyncGenerator[Vectors]:
+        """The vectors of each batch, in order, on one stream that sends batches as they come, before the answers.
+
+        Close it where it may be left early.
+        """
 
 
 async def describe(encoder: Encoder, name: str) -> EncoderCard:
@@ -44,14 +43,6 @@ async def describe(encoder: Encoder, name: str) -> EncoderCard:
     if revision not in ("", card.revision):
         raise not_found("model", name, "MODEL_NOT_FOUND")
     return card
-
-
-async def encode(encoder: Encoder, model: str, texts: Sequence[str], max_batch: int) -> NDArray[np.float32]:
-    """The vectors of the texts, a row each, encoded in batches of so many."""
-    runs = [texts[start : start + max_batch] for start in range(0, len(texts), max_batch)]
-    async with aclosing(encoder.embed(model, runs)) as found:
-        rows = [np.frombuffer(part.data, "<f4").reshape(part.count, part.dimension) async for part in found]
-    return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
 
 
 def batches(chunks: Sequence[Chunk], max_tokens: int, max_chunks: int) -> list[list[Chunk]]:

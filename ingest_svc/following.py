@@ -45,4 +45,4 @@ class Following:
 
 
 def _differ(one: Progress, other: Progress) -> bool:
-    return (one.state, one.chunks_done) != (other.state, other.chunks_done)
+    return (one.state, one.chunks_done, one.searchable) != (other.state, other.chunks_done, other.searchable)

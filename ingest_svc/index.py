@@ -22,10 +22,10 @@ class IndexStats:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some of a document's chunks, in order, and their vectors."""
+    """Some of a document's chunks, in order, and their vectors; None for those that are found by words only."""
 
     chunks: Sequence[Chunk]
-    vectors: Vectors
+    vectors: Vectors | None
 
 
 class Index(Protocol):

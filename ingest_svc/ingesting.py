@@ -1,49 +1,68 @@
-"""What a worker does with a queued document: take it to the index, try again where something is away, keep the end."""
+"""What a worker does with a queued document: read it, let it be found by its words, encode it, keep the end."""
 
-import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import timedelta
 
-from ingest_svc.catalog import Catalog, Collection, Document, DocumentState, now
+from ingest_svc.budget import Budget
+from ingest_svc.catalog import Catalog, Collection, Document, DocumentState
+from ingest_svc.course import Course
 from ingest_svc.failure import Failure
 from ingest_svc.index import Index, delete_everywhere
-from ingest_svc.jobs import DocumentFailure, JobState, JobStore, Settled
-from ingest_svc.pipeline import Pipeline, Report
+from ingest_svc.jobs import DocumentFailure, JobStore, Reached, Settled
+from ingest_svc.kept_chunks import Cut
+from ingest_svc.pipeline import Pipeline
 from ingest_svc.progress import ProgressBus, progress_of
-from ingest_svc.work import Locks, Pace, WorkItem, backoff_s
-from meshkit import deadline
-from meshkit.deadline import Deadline
-from meshkit.errors import Aborted, Cancelled, Internal, MeshError
+from ingest_svc.retrying import Attempts, Superseded, Switching
+from ingest_svc.work import Locks, WorkItem, WorkQueue
+from meshkit.errors import Aborted, Internal, MeshError
 from meshkit.identity import Identity, acting_as
 
 logger = logging.getLogger(__name__)
 
 _SCOPES = frozenset({"ingest"})
-# Something is away or busy: the document is not to blame, and it is tried for as long as `retry_for_s`.
-_AWAY = ("UNAVAILABLE", "ABORTED")
 # What writing to an index that was switched meanwhile fails with, or encoding for it.
 _SWITCHED = ("ENCODER_MISMATCH", "MODEL_NOT_FOUND", "COLLECTION_NOT_FOUND")
-# Nobody knows whether the document is to blame: `max_attempts` decide.
-FAULTS = ("INTERNAL", "DEADLINE_EXCEEDED", "CANCELLED", "DATA_LOSS")
+# The stages of a job, by the states of the documents in them.
+_STAGES = {
+    DocumentState.PARSING: "parse",
+    DocumentState.CHUNKING: "chunk",
+    DocumentState.EMBEDDING: "embed",
+    DocumentState.INDEXING: "index",
+}
+
+
+@dataclass(slots=True)
+class _Work:
+    """An item, and its document as it was last kept."""
+
+    item: WorkItem
+    document: Document
+
+    def failed(self, error: MeshError) -> Document:
+        """The document, failed."""
+        return self.document.changed(state=DocumentState.FAILED, failure=Failure.of(error), words_only=False)
+
+
+_Stage = Callable[[Collection, _Work], Awaitable[Document]]
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """Bounds of the work on one document."""
+class SecondStage:
+    """The queue of documents to encode, the memory for their chunks, and how many tokens need not go through it."""
 
-    attempt_timeout_s: float
-    max_attempts: int
-    retry_for_s: float
-    lock_wait_s: float
-
-
-class Superseded(Exception):
-    """The work on a document is no longer wanted."""
+    queue: WorkQueue
+    memory: Budget
+    max_straight_tokens: int
 
 
 class Ingesting:
-    """Handles queued documents, each under its lock; lives as long as its process, nothing to close."""
+    """Handles queued documents in two stages, each under its lock; lives as long as its process, nothing to close.
+
+    `read` takes them from their bytes to their chunks, `encode` from there to the end. A document is found by its words
+    as soon as it is read and, where others wait for vectors, queued for `encode`; where none does, `read` goes through
+    to the end. Both may be done again, at any point, and come to the same.
+    """
 
     def __init__(
         self,
@@ -53,8 +72,8 @@ class Ingesting:
         index: Index,
         locks: Locks,
         bus: ProgressBus,
-        patience: Patience,
-        pace: Pace,
+        attempts: Attempts,
+        second: SecondStage,
     ) -> None:
         self._catalog = catalog
         self._jobs = jobs
@@ -62,90 +81,126 @@ class Ingesting:
         self._index = index
         self._locks = locks
         self._bus = bus
-        self._patience = patience
-        self._pace = pace
+        self._attempts = attempts
+        self._second = second
 
-    async def __call__(self, item: WorkItem) -> None:
-        """Take the item's document to its end; raises only where nothing about it could be kept."""
-        name = f"collections/{item.collection}/documents/{item.document}"
+    async def read(self, item: WorkItem) -> None:
+        """Read the item's document; raises only where nothing about it could be kept."""
+        await self._handle(item, self._read)
+
+    async def encode(self, item: WorkItem) -> None:
+        """Take the item's document, which was read, to its end; raises as `read` does."""
+        await self._handle(item, self._encode)
+
+    async def _handle(self, item: WorkItem, stage: _Stage) -> None:
         with acting_as(Identity(item.tenant, item.subject, _SCOPES)):
-            async with self._locks.hold(item.tenant, name, self._patience.lock_wait_s):
-                ended = await self._ended(item)
+            async with self._locks.hold(item.tenant, item.name, self._attempts.patience.lock_wait_s):
+                document = await self._taken_on(item, stage)
+            if document is not None and not document.state.ended:
+                return
             if item.job:
-                await self._jobs.settle(item.tenant, item.job, _settled(item, ended))
-            if ended is not None:
-                await self._bus.publish(item.tenant, progress_of(ended, job=item.job))
+                await self._jobs.settle(item.tenant, item.job, _settled(item, document))
+            if document is not None:
+                await self._bus.publish(item.tenant, progress_of(document, job=item.job))
 
-    async def _ended(self, item: WorkItem) -> Document | None:
-        """The document's end; None where the item is about a content that is no longer its."""
+    async def _taken_on(self, item: WorkItem, stage: _Stage) -> Document | None:
+        """The document after the stage; None where the item is about a content that is no longer its."""
         document = await self._catalog.find_document(item.tenant, item.collection, item.document)
         if document is None or document.generation != item.generation:
             return None
         if document.state.ended:
             return document
-        if item.job and await self._jobs.state(item.tenant, item.job) is JobState.CANCELLED:
-            ended = _failed(document, Cancelled("CANCELLED", "its job was cancelled"))
-        else:
-            try:
-                ended = await self._with_patience(item, document)
-            except Superseded:
-                return None
-        return ended if await self._keep(item, ended) else None
-
-    async def _with_patience(self, item: WorkItem, document: Document) -> Document:
-        attempts = faults = 0
-        while True:
-            attempts += 1
-            error = await self._attempt(item, document)
-            if isinstance(error, Document):
-                return error
-            faults += error.code in FAULTS
-            if not self._worth_another(error, faults, document):
-                return _failed(document, error)
-            logger.warning("%s: attempt %d failed, will retry: %s", document.name, attempts, error)
-            await asyncio.sleep(backoff_s(attempts, self._pace))
-
-    async def _attempt(self, item: WorkItem, document: Document) -> Document | MeshError:
-        """The document, ready, or why this attempt failed."""
-        collection = await self._collection(item)
-
-        async def report(changed: Document, chunks_done: int) -> None:
-            if not await self._catalog.replace_document(item.tenant, changed, item.generation):
-                raise Superseded
-            progress = progress_of(changed, job=item.job, chunks_done=chunks_done)
-            await self._bus.publish(item.tenant, progress)
-
+        work = _Work(item, document)
         try:
-            with deadline.using(Deadline.after(self._patience.attempt_timeout_s)):
-                return await self._indexed(collection, document, report)
+            after = await self._attempts.make(item, document, lambda: self._attempt(work, stage))
         except Superseded:
-            raise
-        except KeyError:
-            current = await self._catalog.find_document(item.tenant, item.collection, item.document)
-            if current is None or current.generation != document.generation:
-                raise Superseded from None
-            return Internal("INTERNAL_ERROR", "the document's bytes are gone")
-        except MeshError as error:
-            await self._raise_if_switching(item, collection, error)
-            return error
-        except Exception:
-            logger.exception("%s: unexpected error", document.name)
-            return Internal("INTERNAL_ERROR", "internal error")
+            await self._pipeline.forget(document)
+            return None
+        except Switching as error:
+            metadata = {"etag": str(error)}
+            raise Aborted("ETAG_MISMATCH", "the collection's index is being switched", metadata=metadata) from error
+        if isinstance(after, MeshError):
+            await self._withdraw(work, after)
+            after = work.failed(after)
+        return after if not after.state.ended or await self._keep(work, after) else None
 
-    async def _collection(self, item: WorkItem) -> Collection:
+    async def _attempt(self, work: _Work, stage: _Stage) -> Document:
+        """The document after the stage; raises Superseded, and what the stage fails with."""
+        item = work.item
         collection = await self._catalog.find_collection(item.tenant, item.collection)
         if collection is None:
             raise Superseded
-        return collection
+        try:
+            return await stage(collection, work)
+        except KeyError:
+            current = await self._catalog.find_document(item.tenant, item.collection, item.document)
+            if current is None or current.generation != item.generation:
+                raise Superseded from None
+            raise Internal("INTERNAL_ERROR", "the document's bytes are gone") from None
+        except MeshError as error:
+            await self._raise_if_switching(item, collection, error)
+            raise
 
-    async def _indexed(self, collection: Collection, document: Document, report: Report) -> Document:
-        ready = await self._pipeline.run(collection, document, report)
+    async def _read(self, collection: Collection, work: _Work) -> Document:
+        if work.document.kept_bytes:
+            # Done before: what is missing is that this item ends too.
+            return await self._hand_over(work, work.document)
+        course = self._course(work)
+        cut = await self._pipeline.read(collection, course, work.item.lane)
+        if await self._may_go_straight(cut):
+            return await self._indexed(collection, work, course, cut)
+        kept_bytes = await self._pipeline.keep(course.document, cut)
+        await course.reach(DocumentState.EMBEDDING, words_only=True)
+        await self._pipeline.write_words(collection, course.document, cut)
+        return await self._hand_over(work, course.waiting(kept_bytes))
+
+    async def _encode(self, collection: Collection, work: _Work) -> Document:
+        async with self._second.memory.hold(work.document.kept_bytes):
+            course = self._course(work)
+            cut = await self._pipeline.kept(collection, work.document)
+            if cut is None:
+                cut = await self._pipeline.read(collection, course, work.item.lane)
+            return await self._indexed(collection, work, course, cut)
+
+    async def _may_go_straight(self, cut: Cut) -> bool:
+        """Whether nobody waits for vectors, and these take no time to speak of."""
+        small = cut.tokens <= self._second.max_straight_tokens
+        return small and self._pipeline.idle and await self._second.queue.size() == 0
+
+    async def _indexed(self, collection: Collection, work: _Work, course: Course, cut: Cut) -> Document:
+        ready = await self._pipeline.write(collection, course, cut, work.item.lane)
         if (beside := collection.beside) is not None:
-            await self._pipeline.run_beside(beside, document)
+            await self._pipeline.run_beside(beside, work.document)
         return ready
 
+    async def _hand_over(self, work: _Work, document: Document) -> Document:
+        item = work.item
+        if not await self._catalog.hand_over(item, document):
+            raise Superseded
+        work.document = document
+        await self._tell(work, 0)
+        return document
+
+    def _course(self, work: _Work) -> Course:
+        async def report(changed: Document, encoded: int) -> None:
+            if not await self._catalog.replace_document(work.item.tenant, changed, work.item.generation):
+                raise Superseded
+            moved = changed.state != work.document.state
+            work.document = changed
+            await self._tell(work, encoded, moved=moved)
+
+        return Course(work.document, report)
+
+    async def _tell(self, work: _Work, encoded: int, *, moved: bool = True) -> None:
+        item, document = work.item, work.document
+        if item.job and moved:
+            searchable = document.searchable_time is not None
+            reached = Reached(item.document, _STAGES[document.state], read=searchable, searchable=searchable)
+            await self._jobs.reach(item.tenant, item.job, reached)
+        await self._bus.publish(item.tenant, progress_of(document, job=item.job, chunks_done=encoded))
+
     async def _raise_if_switching(self, item: WorkItem, seen: Collection, error: MeshError) -> None:
-        """Raise Aborted for an error that comes of the index being switched, now or since the collection was seen.
+        """Raise Switching for an error that comes of the index being switched, now or since the collection was seen.
 
         It ends the work on the item, whose lock the job that switches may want; the next worker finds another index.
         """
@@ -153,39 +208,36 @@ class Ingesting:
         if kept is None or error.reason not in _SWITCHED:
             return
         if seen.rebuild or kept.rebuild or kept.encoder != seen.encoder:
-            message = f"the index of {kept.name} is being switched"
-            raise Aborted("ETAG_MISMATCH", message, metadata={"etag": kept.etag}) from error
+            raise Switching(kept.etag) from error
 
-    def _worth_another(self, error: MeshError, faults: int, document: Document) -> bool:
-        waited = now() - document.stored_time
-        if waited > timedelta(seconds=self._patience.retry_for_s):
-            return False
-        if error.code in FAULTS:
-            return faults < self._patience.max_attempts
-        return error.code in _AWAY or error.reason == "OVERLOADED"
+    async def _withdraw(self, work: _Work, error: MeshError) -> None:
+        """Delete what can be found of a document that will not be ready: half of it is worse than none.
 
-    async def _keep(self, item: WorkItem, ended: Document) -> bool:
+        One that was cancelled as it was written may be there or not: then it is not.
+        """
+        cut_off = error.code == "CANCELLED" and work.document.state is DocumentState.INDEXING
+        if work.document.words_only or cut_off:
+            collection = await self._catalog.find_collection(work.item.tenant, work.item.collection)
+            await delete_everywhere(self._index, collection, work.document)
+
+    async def _keep(self, work: _Work, ended: Document) -> bool:
         """Keep the end; False where the document changed meanwhile. What a deleted one left in the index goes too."""
-        if await self._catalog.replace_document(item.tenant, ended, item.generation):
-            return True
-        current = await self._catalog.find_document(item.tenant, item.collection, item.document)
-        if current is None:
+        item = work.item
+        if kept := await self._catalog.replace_document(item.tenant, ended, item.generation):
+            work.document = ended
+        elif await self._catalog.find_document(item.tenant, item.collection, item.document) is None:
             collection = await self._catalog.find_collection(item.tenant, item.collection)
             await delete_everywhere(self._index, collection, ended)
-        return False
-
-
-def _failed(document: Document, error: MeshError) -> Document:
-    return document.changed(state=DocumentState.FAILED, failure=Failure.of(error))
+        await self._pipeline.forget(ended)
+        return kept
 
 
 def _settled(item: WorkItem, ended: Document | None) -> Settled:
     if ended is None:
         error = Aborted("CANCELLED", "the document was changed or deleted meanwhile")
-        name = f"collections/{item.collection}/documents/{item.document}"
-        failure = DocumentFailure(uri="", document=name, failure=Failure.of(error))
+        failure = DocumentFailure(uri="", document=item.name, failure=Failure.of(error))
         return Settled(item.document, "failed", failure=failure)
     if ended.failure is not None:
         failure = DocumentFailure(uri=ended.uri, document=ended.name, failure=ended.failure)
         return Settled(item.document, "failed", bytes=ended.size_bytes, failure=failure)
-    return Settled(item.document, "ready", ended.chunk_count, ended.size_bytes)
+    return Settled(item.document, "ready", ended.chunk_count, ended.size_bytes, ended.page_count)

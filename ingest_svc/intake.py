@@ -14,7 +14,7 @@ from ingest_svc import metadata
 from ingest_svc.catalog import Catalog, Collection, Document, DocumentState, Revision, now
 from ingest_svc.chunking import Chunking, Strategies
 from ingest_svc.index import Index, delete_everywhere
-from ingest_svc.objects import ObjectStore, Upload, text_key
+from ingest_svc.objects import ObjectStore, Upload, chunks_key, text_key
 from ingest_svc.pipeline import Pipeline
 from ingest_svc.work import Locks
 from meshkit.errors import InvalidArgument, MeshError
@@ -199,6 +199,7 @@ class Intake:
     async def _remove_object(self, document: Document) -> None:
         await self._objects.remove(document.object)
         await self._objects.remove(text_key(document.object))
+        await self._objects.remove(chunks_key(document.object))
 
 
 def _document(origin: Origin, admitted: Admitted, upload: Upload) -> Document:
@@ -239,9 +240,16 @@ def _following(before: Document | None, document: Document) -> Document:
             parser=before.parser,
             chunk_count=before.chunk_count,
             create_time=before.stored_time,
+            encoder=before.encoder,
+            size_bytes=before.size_bytes,
+            page_count=before.page_count,
+            token_count=before.token_count,
+            warnings=before.warnings,
+            timings=before.timings,
         )
         history = (revision, *history)[:_MAX_REVISIONS]
-    return document.model_copy(update={"history": history, "create_time": before.create_time})
+    values = {"history": history, "create_time": before.create_time, "words_only": before.words_only}
+    return document.model_copy(update=values)
 
 
 def fingerprint(document: Document, encoder: str) -> str:

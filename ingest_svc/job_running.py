@@ -2,13 +2,13 @@
 
 import fnmatch
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ingest_svc.catalog import Catalog, Document
 from ingest_svc.failure import Failure
 from ingest_svc.intake import document_id
-from ingest_svc.jobs import PASSING, Ended, Job, JobState, JobStore, Source, Sources
+from ingest_svc.jobs import PASSING, Ended, Job, JobState, JobStore, Source, Sources, UnderWay
 from ingest_svc.progress import ProgressBus
 from ingest_svc.reindexing import Reindexing
 from ingest_svc.taking import Taking
@@ -25,7 +25,7 @@ _PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class JobLimits:
-    """Documents of one job under way at once, and seconds between two looks at its state."""
+    """Documents of one job that are queued or read at once, and seconds between two looks at its state."""
 
     max_documents_under_way: int
     poll_s: float
@@ -94,27 +94,31 @@ class JobRunning:
         wanted = [entry for entry in entries if selected(entry.path, job.include, job.exclude)]
         await self._jobs.found(tenant, job.id, len(wanted))
         for entry in wanted:
-            await self._wait(tenant, job, self._limits.max_documents_under_way - 1)
+            await self._wait(tenant, job, self._has_room)
             await self._taking.take(tenant, job, source, entry)
-        await self._wait(tenant, job, 0)
+        await self._wait(tenant, job, _is_through)
         if job.delete_missing:
             await self._delete_missing(tenant, job, {document_id(entry.uri) for entry in entries})
 
     async def _look(self, tenant: str, job: Job, source: Source) -> None:
         found = 0
         for path in job.paths:
-            await self._wait(tenant, job, self._limits.max_documents_under_way - 1)
+            await self._wait(tenant, job, self._has_room)
             found += await self._taking.look(tenant, job, source, path)
             await self._jobs.found(tenant, job.id, found)
-        await self._wait(tenant, job, 0)
+        await self._wait(tenant, job, _is_through)
 
-    async def _wait(self, tenant: str, job: Job, most: int) -> None:
-        """Return when at most so many documents are under way; raises Ended where the job was cancelled."""
+    def _has_room(self, under_way: UnderWay) -> bool:
+        """Whether another document may be begun: those that wait for vectors take up nothing but disk."""
+        return under_way.unread < self._limits.max_documents_under_way
+
+    async def _wait(self, tenant: str, job: Job, enough: Callable[[UnderWay], bool]) -> None:
+        """Return when the documents under way are few enough; raises Ended where the job was cancelled."""
         async with self._bus.watch(tenant, job.name) as watch:
             while True:
                 if await self._jobs.state(tenant, job.id) is not JobState.RUNNING:
                     raise Ended
-                if await self._jobs.under_way(tenant, job.id) <= most:
+                if enough(await self._jobs.under_way(tenant, job.id)):
                     return
                 await watch.next(self._limits.poll_s)
 
@@ -125,6 +129,10 @@ class JobRunning:
             for document in page:
                 if _came_from(document, job.source_uri) and document.id not in present:
                     await self._taking.delete(tenant, job, document)
+
+
+def _is_through(under_way: UnderWay) -> bool:
+    return under_way.all == 0
 
 
 def selected(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:

@@ -13,6 +13,9 @@ from ingest_svc.jobs import Job, JobStore, Reindex, Sources
 from ingest_svc.progress import Progress, ProgressBus
 from ingest_svc.reindexing import refuse_second
 
+# Reading a job takes longer than telling how one of its documents moves.
+_FRESH_S = 0.2
+
 
 @dataclass(frozen=True, slots=True)
 class JobOrder:
@@ -106,14 +109,20 @@ class JobDesk:
         return await self._jobs.get(tenant, await self._jobs.start(tenant, job, request))
 
     async def watch(self, tenant: str, id: str) -> AsyncGenerator[tuple[Job, Progress | None]]:
-        """The job at once, then with each document that moves, and at last as it ended; raises JOB_NOT_FOUND."""
+        """The job at once, then with each document that moves, and at last as it ended; raises JOB_NOT_FOUND.
+
+        Its counts are some moments old where many documents move at once.
+        """
         name = f"jobs/{id}"
         async with self._bus.watch(tenant, name) as watch:
             shown = await self._jobs.get(tenant, id)
             yield shown, None
+            read_s, stale = time.monotonic(), False
             while not shown.state.ended:
-                progress = await watch.next(self._poll_s)
-                job = await self._jobs.get(tenant, id)
+                progress = await watch.next(_FRESH_S if stale else self._poll_s)
+                job, stale = shown, time.monotonic() < read_s + _FRESH_S and progress is not None
+                if not stale:
+                    job, read_s = await self._jobs.get(tenant, id), time.monotonic()
                 if progress is not None or job != shown:
                     yield job, progress if not job.state.ended else None
                 shown = job

@@ -41,10 +41,28 @@ class JobCounts(Record):
     deleted: int = 0
     chunks: int = 0
     bytes: int = 0
+    searchable: int = 0
+    pages: int = 0
 
     @property
     def settled(self) -> int:
         return self.ready + self.unchanged + self.failed
+
+
+class StageCounts(Record):
+    """Documents of a job by the stage that they are in now, those that are being parsed or wait for it left out."""
+
+    chunk: int = 0
+    embed: int = 0
+    index: int = 0
+
+
+class StageProgress(Record):
+    """A stage of a job: the documents that are in it or wait for it, and those that have passed it."""
+
+    stage: str
+    documents: int
+    done: int
 
 
 class DocumentFailure(Record):
@@ -83,6 +101,7 @@ class Job(Record):
     create_time: datetime
     end_time: datetime | None = None
     counts: JobCounts = JobCounts()
+    in_stages: StageCounts = StageCounts()
     failures: tuple[DocumentFailure, ...] = ()
 
     @property
@@ -95,6 +114,23 @@ class Job(Record):
         if self.state is not JobState.RUNNING or not done:
             return None
         return (now() - self.create_time) / done * left
+
+    def chunks_per_s(self) -> float:
+        """Chunks made ready a second, from its start to now or its end."""
+        took_s = ((self.end_time or now()) - self.create_time).total_seconds()
+        return self.counts.chunks / took_s if took_s > 0 else 0.0
+
+    def stages(self) -> list[StageProgress]:
+        """How its stages go, in their order; none once it has ended, or before it has found its documents."""
+        if self.state is not JobState.RUNNING or not self.counts.found:
+            return []
+        later = [self.in_stages.index, self.in_stages.embed, self.in_stages.chunk]
+        parsing = self.counts.found - self.counts.settled - sum(later)
+        done, found = self.counts.ready, []
+        for stage, documents in zip(("index", "embed", "chunk", "parse"), [*later, parsing], strict=True):
+            found.append(StageProgress(stage=stage, documents=max(documents, 0), done=done))
+            done += documents
+        return found[::-1]
 
 
 class Ended(Exception):
@@ -109,7 +145,29 @@ class Settled:
     outcome: SettledAs
     chunks: int = 0
     bytes: int = 0
+    pages: int = 0
     failure: DocumentFailure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """The stage (`parse`, `chunk`, `embed` or `index`) that one of a job's documents is in now.
+
+    `read`: its chunks are kept, so that it takes up no memory; `searchable`: it is found by its words.
+    """
+
+    key: str
+    stage: str
+    read: bool
+    searchable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """Documents of a job that were begun and have not ended: those not read yet, and all."""
+
+    unread: int
+    all: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +247,12 @@ class JobStore(Protocol):
         """Count one more document deleted."""
 
     async def begin(self, tenant: str, id: str, key: str) -> bool:
-        """Count the document `key` among those under way; False where it has been settled."""
+        """Count the document `key` among those under way; False where it has been settled, or read at least."""
 
-    async def under_way(self, tenant: str, id: str) -> int: ...
+    async def reach(self, tenant: str, id: str, reached: Reached) -> None:
+        """Note the stage that a document is in; one that was settled stays so."""
+
+    async def under_way(self, tenant: str, id: str) -> UnderWay: ...
 
     async def settle(self, tenant: str, id: str, settled: Settled) -> None:
         """Count what became of a document, once however often it is said."""

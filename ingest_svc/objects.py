@@ -10,6 +10,11 @@ def text_key(key: str) -> str:
     return f"{key}.text"
 
 
+def chunks_key(key: str) -> str:
+    """The object that holds the chunks of the object `key` while they wait for their vectors."""
+    return f"{key}.chunks"
+
+
 class Upload(Protocol):
     """Bytes that arrive; kept for a while when the upload breaks off, so that it can go on."""
 

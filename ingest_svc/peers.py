@@ -1,8 +1,7 @@
 """The embedder and the retriever's index, as ingestion sees them."""
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 import grpc
@@ -14,15 +13,13 @@ from ingest_svc.chunking import Chunk
 from ingest_svc.encoder import Vectors
 from ingest_svc.index import IndexStats, Part
 from meshkit.channel import peer_errors, streaming
-from meshkit.errors import Internal, NotFound, not_found
+from meshkit.errors import NotFound, not_found
 from ragmesh.common.v1 import chunk_pb2, vector_pb2
 from ragmesh.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from ragmesh.retriever.v1 import index_pb2, index_pb2_grpc, retriever_pb2
 
 _EMBEDDER = "embedder"
 _RETRIEVER = "retriever"
-# One batch is on its way while the encoder is at another.
-_BATCHES_AHEAD = 2
 _FLOAT32 = vector_pb2.DATA_TYPE_FLOAT32
 
 
@@ -50,17 +47,28 @@ class EmbedderPeer:
             answer = await self._stub.Tokenize(embedder_pb2.TokenizeRequest(model=model, texts=[text]))
         return list(answer.texts[0].ends)
 
-    async def embed(self, model: str, batches: Sequence[Sequence[str]]) -> AsyncGenerator[Vectors]:
-        waiting = deque(batches)
+    async def embed(self, model: str, batches: AsyncIterator[Sequence[str]]) -> AsyncGenerator[Vectors]:
         with peer_errors(_EMBEDDER):
             async with streaming(self._stub.EmbedStream()) as call:
-                for sent, batch in enumerate(batches):
-                    await _write(call, _embed(model, batch))
-                    if sent + 1 >= _BATCHES_AHEAD:
-                        yield _vectors(await call.read(), waiting.popleft())
-                await call.done_writing()
-                while waiting:
-                    yield _vectors(await call.read(), waiting.popleft())
+                sending = asyncio.create_task(_send(call, model, batches))
+                try:
+                    while (answer := await call.read()) is not grpc.aio.EOF:
+                        yield _vectors(answer)
+                    await sending
+                finally:
+                    sending.cancel()
+                    await asyncio.gather(sending, return_exceptions=True)
+
+
+async def _send(call: Any, model: str, batches: AsyncIterator[Sequence[str]]) -> None:
+    """Send the batches; where that fails, nobody waits for answers any more."""
+    try:
+        async for batch in batches:
+            await _write(call, _embed(model, batch))
+        await call.done_writing()
+    except BaseException:
+        call.cancel()
+        raise
 
 
 def _embed(model: str, texts: Sequence[str]) -> embedder_pb2.EmbedStreamRequest:
@@ -68,9 +76,7 @@ def _embed(model: str, texts: Sequence[str]) -> embedder_pb2.EmbedStreamRequest:
     return embedder_pb2.EmbedStreamRequest(batch=batch)
 
 
-def _vectors(answer: Any, texts: Sequence[str]) -> Vectors:
-    if answer is grpc.aio.EOF or answer.batch.vectors.count != len(texts):
-        raise Internal("INTERNAL_ERROR", "the embedder answered with other vectors than asked for")
+def _vectors(answer: Any) -> Vectors:
     packed = answer.batch.vectors
     dtype = vector_pb2.DataType.Name(packed.dtype)
     return Vectors(packed.data, dtype, packed.dimension, packed.count, answer.batch.model)
@@ -140,15 +146,21 @@ async def _write(call: Any, request: Any) -> None:
 
 
 def _part(document: Document, metadata: Struct, part: Part) -> index_pb2.UpsertDocumentRequest:
-    vectors = part.vectors
-    packed = vector_pb2.PackedVectors(
+    chunks = [_chunk(document, metadata, chunk) for chunk in part.chunks]
+    return index_pb2.UpsertDocumentRequest(
+        part=index_pb2.UpsertDocumentRequest.Part(chunks=chunks, vectors=_packed(part.vectors))
+    )
+
+
+def _packed(vectors: Vectors | None) -> vector_pb2.PackedVectors | None:
+    if vectors is None:
+        return None
+    return vector_pb2.PackedVectors(
         data=vectors.data,
         dtype=vector_pb2.DataType.Value(vectors.dtype),
         dimension=vectors.dimension,
         count=vectors.count,
     )
-    chunks = [_chunk(document, metadata, chunk) for chunk in part.chunks]
-    return index_pb2.UpsertDocumentRequest(part=index_pb2.UpsertDocumentRequest.Part(chunks=chunks, vectors=packed))
 
 
 def _chunk(document: Document, metadata: Struct, chunk: Chunk) -> chunk_pb2.Chunk:

@@ -1,33 +1,36 @@
 """What becomes of a stored document: parsed, cut, encoded, indexed."""
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ingest_svc.catalog import Collection, Document, DocumentState, Timing
+import numpy as np
+from numpy.typing import NDArray
+
+from ingest_svc import kept_chunks
+from ingest_svc.catalog import Collection, Document, DocumentState, EncoderCard
 from ingest_svc.chunking import Choice, Chunk, Encoded, Strategies
-from ingest_svc.encoder import Encoder, batches, encode
+from ingest_svc.course import Course
+from ingest_svc.encoder import Encoder, Vectors, batches
 from ingest_svc.extract import Extract
+from ingest_svc.gathering import Gathering
 from ingest_svc.index import Index, Part
+from ingest_svc.kept_chunks import Cut
 from ingest_svc.metadata import declared
-from ingest_svc.objects import ObjectStore, text_key
+from ingest_svc.objects import ObjectStore, chunks_key, text_key
+from ingest_svc.work import Lane
 from meshkit.errors import FailedPrecondition, InvalidArgument
 
-# Told the document as it is now and how many of its chunks are encoded; raises where the work is unwanted.
-Report = Callable[[Document, int], Awaitable[None]]
-
-_STAGES = {
-    DocumentState.PARSING: "parse",
-    DocumentState.CHUNKING: "chunk",
-    DocumentState.EMBEDDING: "embed",
-    DocumentState.INDEXING: "index",
-}
 _MAX_TITLE_CHARS = 512
 _MAX_CONTEXT_CHARS = 256
+# A document's chunks are encoded while those before them are written.
+_RUNS_AHEAD = 2
+# What texts have for each of their tokens, where nobody counted.
+_BYTES_PER_TOKEN = 4
 
 
 class Parser(Protocol):
@@ -39,21 +42,27 @@ class Parser(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PipelineLimits:
-    """Bounds of a batch to the encoder, and of a text to its tokenizer."""
+    """Bounds of a batch to the encoder, of a text to its tokenizer, and of the chunks kept of a document."""
 
     max_batch_tokens: int
     max_batch_chunks: int
     max_tokenize_bytes: int
+    max_kept_bytes: int
 
 
 class Pipeline:
-    """Takes stored documents to the index, many at once; lives as long as its process, nothing to close."""
+    """Takes stored documents to the index, many at once; lives as long as its process, nothing to close.
+
+    First `read`, then `write`, at once or later: between them `keep` keeps what was read, and `write_words` lets it be
+    found by its words. All may be done again.
+    """
 
     def __init__(
         self,
         parser: Parser,
         objects: ObjectStore,
         encoder: Encoder,
+        gathering: Gathering,
         index: Index,
         strategies: Strategies,
         limits: PipelineLimits,
@@ -61,30 +70,69 @@ class Pipeline:
         self._parser = parser
         self._objects = objects
         self._encoder = encoder
+        self._gathering = gathering
         self._index = index
         self._strategies = strategies
         self._limits = limits
 
-    async def run(self, collection: Collection, document: Document, report: Report) -> Document:
-        """The document, its chunks findable.
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits for vectors here."""
+        return self._gathering.idle
+
+    async def read(self, collection: Collection, course: Course, lane: Lane) -> Cut:
+        """The document's chunks.
 
         Raises MeshError where it cannot be taken in, or not now; KeyError where its object is gone.
         """
-        course = _Course(document, report)
         await course.reach(DocumentState.PARSING)
-        extract = await self._extract(document)
-        await course.reach(DocumentState.CHUNKING, **_described(document, extract))
-        choice = await asyncio.to_thread(self._strategies.choose, document.chunking, extract)
-        chunks = await self._cut(collection, choice, extract)
-        await course.reach(DocumentState.EMBEDDING, choice=choice, **_measured(extract, chunks, collection))
-        metadata = {**declared(extract.metadata, collection.filterable_fields), **document.metadata}
-        async with aclosing(self._parts(collection, chunks, course)) as parts:
-            await self._index.write(course.document, collection.encoder.name, metadata, parts)
-        return course.ready()
+        extract = await self._extract(course.document)
+        await course.reach(DocumentState.CHUNKING, **_described(course.document, extract))
+        choice = await asyncio.to_thread(self._strategies.choose, course.document.chunking, extract)
+        chunks = await self._cut(collection, choice, extract, lane)
+        metadata = {**declared(extract.metadata, collection.filterable_fields), **course.document.metadata}
+        course.document = course.document.changed(choice=choice, **_measured(extract, chunks, collection))
+        return Cut(chunks, collection.encoder.name, metadata)
+
+    async def keep(self, document: Document, cut: Cut) -> int:
+        """Keep the chunks beside the document's bytes and say how many bytes they are; too many are not kept."""
+        data = await asyncio.to_thread(kept_chunks.dump, cut)
+        if len(data) <= self._limits.max_kept_bytes:
+            await self._objects.put(chunks_key(document.object), data)
+        return len(data)
+
+    async def kept(self, collection: Collection, document: Document) -> Cut | None:
+        """The chunks that were kept; None where they were not, or were cut for another encoder."""
+        data = await self._objects.get(chunks_key(document.object))
+        if data is None:
+            return None
+        cut = await asyncio.to_thread(kept_chunks.load, data)
+        return cut if cut.encoder == collection.encoder.name else None
+
+    async def forget(self, document: Document) -> None:
+        """Remove the chunks kept, if there are any."""
+        await self._objects.remove(chunks_key(document.object))
+
+    async def write_words(self, collection: Collection, document: Document, cut: Cut) -> None:
+        """Let the document be found by its words, and no more by what it was before. Raises MeshError."""
+        async with aclosing(_without_vectors(cut, self._limits.max_batch_chunks)) as parts:
+            await self._index.write(document, collection.encoder.name, cut.metadata, parts)
+
+    async def write(self, collection: Collection, course: Course, cut: Cut, lane: Lane) -> Document:
+        """The document, its chunks findable by words and vectors, in place of all that it was before.
+
+        Raises MeshError where it cannot be encoded or written, or not now.
+        """
+        await course.reach(DocumentState.EMBEDDING)
+        async with aclosing(self._parts(collection.encoder, cut.chunks, course, lane)) as parts:
+            await self._index.write(course.document, collection.encoder.name, cut.metadata, parts)
+        return course.ready(collection.encoder.name)
 
     async def run_beside(self, beside: Collection, document: Document) -> Document:
-        """The document as it is in an index being built beside its collection's, untold; raises as `run` does."""
-        return await self.run(beside, document.within(beside), _untold)
+        """The document as it is in an index being built beside its collection's, untold; raises as the steps do."""
+        course = Course(document.within(beside), _untold)
+        cut = await self.read(beside, course, Lane.BULK)
+        return await self.write(beside, course, cut, Lane.BULK)
 
     async def read_locked(self, key: str, uri: str, password: str) -> None:
         """Keep the text of an encrypted object beside it, since its password is not kept.
@@ -102,66 +150,62 @@ class Pipeline:
         async with self._objects.open_file(document.object) as file:
             return await self._parser.parse(file, document.uri)
 
-    async def _cut(self, collection: Collection, choice: Choice, extract: Extract) -> list[Chunk]:
+    async def _cut(self, collection: Collection, choice: Choice, extract: Extract, lane: Lane) -> list[Chunk]:
         ends: list[int] = []
         for start, text in pieces(extract, self._limits.max_tokenize_bytes):
             found = await self._encoder.token_ends(collection.encoder.model, text)
             ends.extend(start + end for end in found)
         probes = await asyncio.to_thread(self._strategies.probes, choice.chunking, extract)
-        vectors = await encode(self._encoder, collection.encoder.model, probes, self._limits.max_batch_chunks)
+        vectors = await self._encoded(collection.encoder.model, probes, lane)
         chunks = await asyncio.to_thread(self._strategies.cut, choice.chunking, extract, Encoded(ends, vectors))
         if not chunks:
             metadata = {"media_type": extract.media_type}
             raise InvalidArgument("NO_TEXT", "the document has no text", metadata=metadata)
         return chunks
 
-    async def _parts(self, collection: Collection, chunks: Sequence[Chunk], course: "_Course") -> AsyncGenerator[Part]:
+    async def _encoded(self, model: str, texts: Sequence[str], lane: Lane) -> NDArray[np.float32]:
+        """The vectors of texts whose tokens nobody counted, a row each."""
+        if not texts:
+            return np.empty((0, 0), np.float32)
+        tokens = [len(text.encode()) // _BYTES_PER_TOKEN + 1 for text in texts]
+        found = await self._gathering.encode(model, texts, tokens, lane)
+        return np.frombuffer(found.data, "<f4").reshape(found.count, found.dimension)
+
+    async def _parts(
+        self, encoder: EncoderCard, chunks: Sequence[Chunk], course: Course, lane: Lane
+    ) -> AsyncGenerator[Part]:
         """The chunks with their vectors; when the last is taken, the document is being indexed."""
-        runs = batches(chunks, self._limits.max_batch_tokens, self._limits.max_batch_chunks)
-        texts = [[with_context(chunk, course.document.title) for chunk in run] for run in runs]
-        encoder = collection.encoder
-        async with aclosing(self._encoder.embed(encoder.model, texts)) as batches_of_vectors:
-            for run in runs:
-                vectors = await anext(batches_of_vectors)
-                if (vectors.encoder, vectors.dimension) != (encoder.name, encoder.dimension):
-                    raise _other_encoder(encoder.name, vectors.encoder)
-                yield Part(run, vectors)
-                await course.encoded(len(run))
+        title = course.document.title
+        asked: deque[tuple[list[Chunk], asyncio.Task[Vectors]]] = deque()
+        waiting = iter(batches(chunks, self._limits.max_batch_tokens, self._limits.max_batch_chunks))
+        try:
+            while True:
+                while len(asked) < _RUNS_AHEAD and (run := next(waiting, None)):
+                    asked.append((run, asyncio.create_task(self._vectors(encoder, run, title, lane))))
+                if not asked:
+                    break
+                yield Part(asked[0][0], await asked[0][1])
+                await course.encoded(len(asked.popleft()[0]))
+        finally:
+            for _, task in asked:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in asked), return_exceptions=True)
         await course.reach(DocumentState.INDEXING)
 
-
-class _Course:
-    """A document on its way; each stage is timed from its `reach` to the next. Lives for one run."""
-
-    def __init__(self, document: Document, report: Report) -> None:
-        self.document = document
-        self._report = report
-        self._began_s = self._reached_s = time.monotonic()
-        self._timings: list[Timing] = []
-        self._encoded = 0
-
-    async def reach(self, state: DocumentState, **values: Any) -> None:
-        self._end_stage()
-        self.document = self.document.changed(state=state, **values)
-        await self._report(self.document, self._encoded)
-
-    async def encoded(self, chunks: int) -> None:
-        self._encoded += chunks
-        await self._report(self.document, self._encoded)
-
-    def ready(self) -> Document:
-        self._end_stage()
-        return self.document.changed(state=DocumentState.READY, timings=tuple(self._timings))
-
-    def _end_stage(self) -> None:
-        now_s, stage = time.monotonic(), _STAGES.get(self.document.state)
-        if stage is not None:
-            start_s = self._reached_s - self._began_s
-            self._timings.append(Timing(stage=stage, start_s=start_s, duration_s=now_s - self._reached_s))
-        self._reached_s = now_s
+    async def _vectors(self, encoder: EncoderCard, run: Sequence[Chunk], title: str, lane: Lane) -> Vectors:
+        texts = [with_context(chunk, title) for chunk in run]
+        vectors = await self._gathering.encode(encoder.model, texts, [chunk.token_count for chunk in run], lane)
+        if (vectors.encoder, vectors.dimension) != (encoder.name, encoder.dimension):
+            raise _other_encoder(encoder.name, vectors.encoder)
+        return vectors
 
 
 async def _untold(_document: Document, _encoded: int) -> None: ...
+
+
+async def _without_vectors(cut: Cut, max_chunks: int) -> AsyncGenerator[Part]:
+    for start in range(0, len(cut.chunks), max_chunks):
+        yield Part(cut.chunks[start : start + max_chunks], None)
 
 
 def pieces(extract: Extract, max_bytes: int) -> list[tuple[int, str]]:

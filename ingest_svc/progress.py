@@ -20,6 +20,8 @@ class Progress(Record):
     elapsed_s: float = 0.0
     failure: Failure | None = None
     unchanged: bool = False
+    page_count: int = 0
+    searchable: bool = False
     job: str = ""
 
 
@@ -52,5 +54,7 @@ def progress_of(document: Document, *, job: str = "", chunks_done: int | None = 
         chunks_total=document.chunk_count,
         elapsed_s=max((now() - document.stored_time).total_seconds(), 0.0),
         failure=document.failure,
+        page_count=document.page_count,
+        searchable=document.searchable_time is not None and document.failure is None,
         job=job,
     )

@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 
 from ingest_svc.catalog import Request, now
 from ingest_svc.failure import Failure
-from ingest_svc.jobs import DocumentFailure, Job, JobCounts, JobState, Settled
+from ingest_svc.jobs import DocumentFailure, Job, JobCounts, JobState, Reached, Settled, StageCounts, UnderWay
 from ingest_svc.redis_catalog import made_by
 from ingest_svc.redis_locks import shared_key, tenant_key
 from ingest_svc.redis_queue import ENQUEUE, fields
@@ -17,7 +17,9 @@ from meshkit.redis_store import store_errors
 
 JOB_WORK = shared_key("jobs")
 _MAX_FAILURES = 100
-_PARTS = ("settled", "under-way", "counts", "failures")
+# Of a job: the documents that were settled, those that were begun and not read yet, the counts, the failures, the stage
+# of each document that was read, how many are in each, which can be found by their words, which wait for vectors.
+_PARTS = ("settled", "under-way", "counts", "failures", "stages", "in-stages", "searchable", "read")
 _RETRY_AFTER_S = 5.0
 
 # KEYS: job, ids, open, queue, request or none.
@@ -48,21 +50,46 @@ if ARGV[4] ~= '' then
 end
 return 1
 """
-# KEYS: settled, under way. ARGV: key.
+# KEYS: settled, under way, read. ARGV: key.
 _BEGIN = """
 if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then return 0 end
+if redis.call('SISMEMBER', KEYS[3], ARGV[1]) == 1 then return 0 end
 redis.call('SADD', KEYS[2], ARGV[1])
 return 1
 """
-# KEYS: settled, under way, counts, failures. ARGV: key, outcome, chunks, bytes, failure or '', failures kept.
+# KEYS: as _PARTS. ARGV: key, stage, whether it was read and can be found: '1' or ''.
+_REACH = """
+if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then return 0 end
+local before = redis.call('HGET', KEYS[5], ARGV[1])
+if before ~= ARGV[2] then
+  if before then redis.call('HINCRBY', KEYS[6], before, -1) end
+  redis.call('HINCRBY', KEYS[6], ARGV[2], 1)
+  redis.call('HSET', KEYS[5], ARGV[1], ARGV[2])
+end
+if ARGV[3] ~= '' then
+  redis.call('SADD', KEYS[8], ARGV[1])
+  redis.call('SREM', KEYS[2], ARGV[1])
+end
+if ARGV[4] ~= '' then redis.call('SADD', KEYS[7], ARGV[1]) end
+return 1
+"""
+# KEYS: as _PARTS. ARGV: key, outcome, chunks, bytes, pages, failure or '', failures kept.
 _SETTLE = """
 redis.call('SREM', KEYS[2], ARGV[1])
+redis.call('SREM', KEYS[7], ARGV[1])
+redis.call('SREM', KEYS[8], ARGV[1])
+local stage = redis.call('HGET', KEYS[5], ARGV[1])
+if stage then
+  redis.call('HDEL', KEYS[5], ARGV[1])
+  redis.call('HINCRBY', KEYS[6], stage, -1)
+end
 if redis.call('SADD', KEYS[1], ARGV[1]) == 0 then return 0 end
 redis.call('HINCRBY', KEYS[3], ARGV[2], 1)
 redis.call('HINCRBY', KEYS[3], 'chunks', ARGV[3])
 redis.call('HINCRBY', KEYS[3], 'bytes', ARGV[4])
-if ARGV[5] ~= '' and redis.call('LLEN', KEYS[4]) < tonumber(ARGV[6]) then
-  redis.call('RPUSH', KEYS[4], ARGV[5])
+redis.call('HINCRBY', KEYS[3], 'pages', ARGV[5])
+if ARGV[6] ~= '' and redis.call('LLEN', KEYS[4]) < tonumber(ARGV[7]) then
+  redis.call('RPUSH', KEYS[4], ARGV[6])
 end
 return 1
 """
@@ -79,6 +106,7 @@ class RedisJobs:
         self._start = redis.register_script(_START)
         self._change = redis.register_script(_CHANGE)
         self._begin = redis.register_script(_BEGIN)
+        self._reach = redis.register_script(_REACH)
         self._settle = redis.register_script(_SETTLE)
 
     async def start(self, tenant: str, job: Job, request: Request | None) -> str:
@@ -109,11 +137,14 @@ class RedisJobs:
                 pipeline.get(key)
                 pipeline.hgetall(f"{key}:counts")
                 pipeline.lrange(f"{key}:failures", 0, -1)
-                kept, counts, failures = await pipeline.execute()
+                pipeline.hgetall(f"{key}:in-stages")
+                pipeline.scard(f"{key}:searchable")
+                kept, counts, failures, in_stages, searchable = await pipeline.execute()
         if not kept:
             raise not_found("job", f"jobs/{id}", "JOB_NOT_FOUND")
         values = {
-            "counts": JobCounts.model_validate(counts),
+            "counts": JobCounts.model_validate({**counts, "searchable": searchable}),
+            "in_stages": StageCounts.model_validate(in_stages),
             "failures": tuple(DocumentFailure.model_validate_json(failure) for failure in failures),
         }
         return Job.model_validate_json(kept).model_copy(update=values)
@@ -171,19 +202,31 @@ class RedisJobs:
     async def begin(self, tenant: str, id: str, key: str) -> bool:
         job = _job(tenant, id)
         with store_errors():
-            return bool(await self._begin(keys=[f"{job}:settled", f"{job}:under-way"], args=[key]))
+            return bool(await self._begin(keys=[f"{job}:settled", f"{job}:under-way", f"{job}:read"], args=[key]))
 
-    async def under_way(self, tenant: str, id: str) -> int:
+    async def reach(self, tenant: str, id: str, reached: Reached) -> None:
+        job = _job(tenant, id)
+        keys = [f"{job}:{part}" for part in _PARTS]
+        flags = ["1" if said else "" for said in (reached.read, reached.searchable)]
         with store_errors():
-            return int(await self._redis.scard(f"{_job(tenant, id)}:under-way"))
+            await self._reach(keys=keys, args=[reached.key, reached.stage, *flags])
+
+    async def under_way(self, tenant: str, id: str) -> UnderWay:
+        job = _job(tenant, id)
+        with store_errors():
+            async with self._redis.pipeline() as pipeline:
+                pipeline.scard(f"{job}:under-way")
+                pipeline.scard(f"{job}:read")
+                unread, read = await pipeline.execute()
+        return UnderWay(unread, unread + read)
 
     async def settle(self, tenant: str, id: str, settled: Settled) -> None:
         job = _job(tenant, id)
         keys = [f"{job}:{part}" for part in _PARTS]
         failure = settled.failure.model_dump_json() if settled.failure else ""
-        args: list[str | int] = [settled.key, settled.outcome, settled.chunks, settled.bytes, failure, _MAX_FAILURES]
+        args: list[str | int] = [settled.key, settled.outcome, settled.chunks, settled.bytes, settled.pages]
         with store_errors():
-            await self._settle(keys=keys, args=args)
+            await self._settle(keys=keys, args=[*args, failure, _MAX_FAILURES])
 
 
 def _job(tenant: str, id: str) -> str:

@@ -5,15 +5,16 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from ingest_svc.cancelling import Cancelling
 from ingest_svc.catalog import Catalog, Collection, Document, DocumentState, Rebuild, now
 from ingest_svc.failure import Failure
 from ingest_svc.index import Index
-from ingest_svc.ingesting import FAULTS, Patience
 from ingest_svc.intake import fingerprint
 from ingest_svc.jobs import PASSING, DocumentFailure, Ended, Job, JobState, JobStore, Reindex, Settled
 from ingest_svc.pipeline import Pipeline
 from ingest_svc.progress import ProgressBus, progress_of
-from ingest_svc.work import Locks, Pace, backoff_s
+from ingest_svc.retrying import FAULTS, Patience
+from ingest_svc.work import Locks, backoff_s
 from meshkit import deadline
 from meshkit.deadline import Deadline
 from meshkit.errors import Aborted, FailedPrecondition, Internal, MeshError, NotFound
@@ -40,8 +41,8 @@ class Reindexing:
         index: Index,
         locks: Locks,
         bus: ProgressBus,
+        cancelling: Cancelling,
         patience: Patience,
-        pace: Pace,
     ) -> None:
         self._catalog = catalog
         self._jobs = jobs
@@ -49,8 +50,8 @@ class Reindexing:
         self._index = index
         self._locks = locks
         self._bus = bus
+        self._cancelling = cancelling
         self._patience = patience
-        self._pace = pace
 
     async def run(self, tenant: str, job: Job) -> None:
         """Build the index and switch to it; raises Ended where the job was cancelled.
@@ -122,7 +123,8 @@ class Reindexing:
             if document is None or not document.generation or document.state is DocumentState.FAILED:
                 settled = Settled(id, "unchanged")
             else:
-                settled = await self._built(tenant, beside, document)
+                building = self._built(tenant, beside, document)
+                settled = await self._cancelling.guard(tenant, job.id, building)
             await self._jobs.settle(tenant, job.id, settled)
         if document is not None:
             await self._bus.publish(tenant, progress_of(document, job=job.id))
@@ -151,7 +153,7 @@ class Reindexing:
                 if error.code in PASSING or error.code not in FAULTS or attempts == self._patience.max_attempts:
                     raise
                 logger.warning("%s: attempt %d to reindex it failed, will retry: %s", document.name, attempts, error)
-                await asyncio.sleep(backoff_s(attempts, self._pace))
+                await asyncio.sleep(backoff_s(attempts, self._patience.pace))
 
     async def _switch(self, tenant: str, job: Job) -> None:
         async with self._locks.hold(tenant, f"collections/{job.collection}", self._patience.lock_wait_s):

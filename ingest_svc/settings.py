@@ -66,12 +66,20 @@ class Settings(ServerSettings):
     )
     watch_buffer: PositiveInt = Field(256, description="Progress messages that wait for a slow watcher.")
 
-    document_workers: PositiveInt = Field(2, description="Documents taken to the index at once.")
-    job_workers: PositiveInt = Field(2, description="Jobs run at once.")
+    document_workers: PositiveInt = Field(2, description="Documents read at once.")
+    vector_workers: PositiveInt = Field(16, description="Documents encoded at once, those of a tenant together.")
+    upload_workers: PositiveInt = Field(
+        1, description="Uploads read at once, and as many encoded, beside those workers: they wait for no job."
+    )
+    job_workers: PositiveInt = Field(16, description="Jobs run at once.")
+    max_running_jobs: PositiveInt = Field(2, description="Jobs of a tenant run at once.")
     max_open_jobs: PositiveInt = Field(8, description="Jobs of a tenant that have not ended; more are refused.")
     max_job_files: PositiveInt = Field(100_000, description="Files in a job's source.")
     max_job_documents_under_way: PositiveInt = Field(
-        8, description="Documents of one job that are queued or worked on at once."
+        8, description="Documents of one job that are queued or read at once; those that wait for vectors do not count."
+    )
+    cancel_poll_s: PositiveFloat = Field(
+        0.4, description="Seconds between two looks of the work on documents at their job's state."
     )
     job_poll_s: PositiveFloat = Field(1.0, description="Seconds between two looks of a job at its state.")
     job_retention_s: PositiveInt = Field(30 * _DAY_S, description="Seconds that a job is kept after its end.")
@@ -90,12 +98,12 @@ class Settings(ServerSettings):
         _DAY_S, description="Seconds that a document is retried while a service is away."
     )
     max_attempts: PositiveInt = Field(5, description="Attempts of a document that fails unexpectedly.")
-    attempt_timeout_s: PositiveFloat = Field(600.0, description="Seconds that one attempt at a document may take.")
+    attempt_timeout_s: PositiveFloat = Field(1800.0, description="Seconds that one attempt at a document may take.")
     lock_wait_s: PositiveFloat = Field(
         10.0, description="Seconds that a call waits for the work on a document or collection to stop."
     )
 
-    parser_processes: PositiveInt = Field(2, description="Documents parsed at once.")
+    parser_processes: PositiveInt = Field(3, description="Documents parsed at once, uploads among them.")
     parser_timeout_s: PositiveFloat = Field(60.0, description="Seconds that parsing a document may take.")
     parser_max_memory_bytes: PositiveInt = Field(
         1024 * _MIB, description="Bytes of address space of a parser's process."
@@ -109,6 +117,14 @@ class Settings(ServerSettings):
     max_tokenize_bytes: PositiveInt = Field(_MIB, le=2 * _MIB, description="Bytes of one text to tokenise.")
     max_batch_tokens: PositiveInt = Field(8192, description="Tokens in a batch to the encoder.")
     max_batch_chunks: PositiveInt = Field(64, le=1024, description="Chunks in a batch to the encoder.")
+    max_kept_bytes: PositiveInt = Field(
+        64 * _MIB,
+        description="Bytes of a document's chunks kept while it waits for vectors; else they are cut again.",
+    )
+    encoding_memory_bytes: PositiveInt = Field(
+        128 * _MIB, description="Bytes of the chunks kept that are held at once while they are encoded."
+    )
+    encoder_stream_s: PositiveFloat = Field(60.0, description="Seconds for which one stream to the encoder is used.")
 
     @field_validator("object_store_url")
     @classmethod

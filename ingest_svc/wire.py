@@ -1,7 +1,7 @@
 """Ingestion's dataclasses as messages of the contract, and back."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
-from ingest_svc.catalog import Collection, Document, FilterableField, Request
+from ingest_svc.catalog import Collection, Document, FilterableField, Request, Timing
 from ingest_svc.chunking import Chooser, Chunking, Strategy
 from ingest_svc.failure import Failure
 from ingest_svc.index import IndexStats
@@ -170,9 +170,11 @@ def write_document(document: Document) -> documents_pb2.Document:
         chunking_rationale=document.choice.rationale if document.choice else "",
         parser=document.parser,
         warnings=document.warnings,
-        timings=_timings(document),
+        timings=_timings(document.timings),
         create_time=_timestamp(document.create_time),
         update_time=_timestamp(document.update_time),
+        searchable_time=_timestamp(document.searchable_time) if document.searchable_time else None,
+        encoder=document.encoder,
         history=[
             documents_pb2.Revision(
                 content_hash=revision.content_hash,
@@ -180,6 +182,12 @@ def write_document(document: Document) -> documents_pb2.Document:
                 parser=revision.parser,
                 chunk_count=revision.chunk_count,
                 create_time=_timestamp(revision.create_time),
+                encoder=revision.encoder,
+                size_bytes=revision.size_bytes,
+                page_count=revision.page_count,
+                token_count=revision.token_count,
+                warnings=revision.warnings,
+                timings=_timings(revision.timings),
             )
             for revision in document.history
         ],
@@ -207,6 +215,8 @@ def write_progress(progress: Progress) -> documents_pb2.DocumentProgress:
         elapsed=_duration(progress.elapsed_s),
         error=_status(progress.failure),
         unchanged=progress.unchanged,
+        page_count=progress.page_count,
+        searchable=progress.searchable,
     )
 
 
@@ -225,6 +235,8 @@ def write_job(job: Job) -> jobs_pb2.Job:
         end_time=_timestamp(job.end_time) if job.end_time else None,
         remaining=_duration(remaining.total_seconds()) if remaining is not None else None,
         reindexing=_reindexing(job.reindex) if job.reindex is not None else None,
+        stages=[jobs_pb2.StageProgress(**stage.model_dump()) for stage in job.stages()],
+        chunks_per_s=job.chunks_per_s(),
     )
 
 
@@ -254,11 +266,11 @@ def _document_failure(failure: DocumentFailure) -> jobs_pb2.DocumentFailure:
     return jobs_pb2.DocumentFailure(uri=failure.uri, document=failure.document, error=_status(failure.failure))
 
 
-def _timings(document: Document) -> usage_pb2.Timings:
+def _timings(timings: Sequence[Timing]) -> usage_pb2.Timings:
     return usage_pb2.Timings(
         timings=[
             usage_pb2.Timing(stage=timing.stage, start=_duration(timing.start_s), duration=_duration(timing.duration_s))
-            for timing in document.timings
+            for timing in timings
         ]
     )
 

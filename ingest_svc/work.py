@@ -66,6 +66,9 @@ class WorkQueue(Protocol):
     async def release(self, taken: Taken) -> None:
         """Give the item back: another taker may have it at once."""
 
+    async def size(self) -> int:
+        """Items that wait or are worked on, of all tenants."""
+
 
 class Locks(Protocol):
     """Locks by name that all replicas share."""

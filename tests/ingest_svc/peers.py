@@ -90,15 +90,16 @@ def vector(text: str) -> bytes:
 
 @dataclass
 class Held:
-    """What the index holds of a tenant's collection: its settings and the chunks of each document."""
+    """What the index holds of a tenant's collection: its settings, the chunks of each document, who has no vectors."""
 
     spec: Any
     documents: dict[str, list[Any]] = field(default_factory=dict)
+    pending: set[str] = field(default_factory=set)
     version: int = 0
 
 
 class Index(index_pb2_grpc.IndexServiceServicer):
-    """Keeps chunks by tenant and document, and counts how often each document was written."""
+    """Keeps chunks by tenant and document, and counts how often each document was written with its vectors."""
 
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour = behaviour
@@ -126,16 +127,17 @@ class Index(index_pb2_grpc.IndexServiceServicer):
 
     async def UpsertDocument(self, requests: Any, context: Any) -> Any:
         require_scope("ingest")
-        document, encoder, chunks, held = "", "", [], Held(None)
+        document, encoder, chunks, held, encoded = "", "", [], Held(None), True
         async for request in requests:
             if request.HasField("head"):
                 document = request.head.document
                 held = self._held("/".join(document.split("/")[:2]))
                 encoder = request.head.encoder
                 continue
-            if request.part.vectors.dimension != held.spec.dimension:
+            encoded = request.part.HasField("vectors")
+            if encoded and request.part.vectors.dimension != held.spec.dimension:
                 raise FailedPrecondition("ENCODER_MISMATCH", "another dimension")
-            assert request.part.vectors.count == len(request.part.chunks)
+            assert not encoded or request.part.vectors.count == len(request.part.chunks)
             chunks.extend(request.part.chunks)
         if self.behaviour.faults:
             self.behaviour.faults -= 1
@@ -146,7 +148,11 @@ class Index(index_pb2_grpc.IndexServiceServicer):
             raise FailedPrecondition("ENCODER_MISMATCH", "another encoder")
         held.documents[document] = chunks
         held.version += 1
-        self.writes[document] += 1
+        if encoded:
+            held.pending.discard(document)
+            self.writes[document] += 1
+        else:
+            held.pending.add(document)
         return index_pb2.UpsertDocumentResponse(written_chunks=len(chunks), collection_version=held.version)
 
     async def DeleteChunks(self, request: Any, context: Any) -> Any:
@@ -163,7 +169,8 @@ class Index(index_pb2_grpc.IndexServiceServicer):
             f"{request.collection}/{name.removeprefix(prefix)}": chunks for name, chunks in new.documents.items()
         }
         version = max(old.version, new.version) + 1
-        self.held[tenant, request.collection] = Held(new.spec, documents, version)
+        pending = {f"{request.collection}/{name.removeprefix(prefix)}" for name in new.pending}
+        self.held[tenant, request.collection] = Held(new.spec, documents, pending, version)
         del self.held[tenant, request.target]
         if self.behaviour.dies_switching:
             self.behaviour.dies_switching = False

@@ -302,9 +302,9 @@ class ChunkingService(chunking_pb2_grpc.ChunkingServiceServicer):
     async def RecommendChunkingStrategy(
         self, request: chunking_pb2.RecommendChunkingStrategyRequest, context: Context
     ) -> chunking_pb2.RecommendChunkingStrategyResponse:
-        strategy, parameters, why = recommend(request.media_type, request.sample, request.use_case)
+        choice = recommend(request.media_type, request.sample, request.use_case)
         return chunking_pb2.RecommendChunkingStrategyResponse(
-            chunking=write_chunking(strategy, parameters), rationale=why
+            chunking=write_chunking(choice.chunking), rationale=choice.rationale
         )
 
 

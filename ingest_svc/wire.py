@@ -134,7 +134,7 @@ def write_collection(collection: Collection, stats: IndexStats) -> collections_p
         name=collection.name,
         display_name=collection.display_name,
         description=collection.description,
-        chunking=_chunking(collection.chunking),
+        chunking=write_chunking(collection.chunking),
         encoder=collection.encoder.name,
         language=collection.language,
         fusion=ParseDict(collection.fusion, retriever_pb2.Fusion()) if collection.fusion else None,
@@ -166,7 +166,7 @@ def write_document(document: Document) -> documents_pb2.Document:
         page_count=document.page_count,
         chunk_count=document.chunk_count,
         token_count=document.token_count,
-        chunking=_chunking(document.cut_by),
+        chunking=write_chunking(document.cut_by),
         chunking_rationale=document.choice.rationale if document.choice else "",
         parser=document.parser,
         warnings=document.warnings,
@@ -178,7 +178,7 @@ def write_document(document: Document) -> documents_pb2.Document:
         history=[
             documents_pb2.Revision(
                 content_hash=revision.content_hash,
-                chunking=_chunking(revision.chunking),
+                chunking=write_chunking(revision.chunking),
                 parser=revision.parser,
                 chunk_count=revision.chunk_count,
                 create_time=_timestamp(revision.create_time),
@@ -253,13 +253,9 @@ def write_strategy(strategy: Chooser | Strategy) -> chunking_pb2.ChunkingStrateg
     )
 
 
-def write_chunking(strategy: str, parameters: Mapping[str, Any]) -> chunking_pb2.Chunking:
+def write_chunking(chunking: Chunking) -> chunking_pb2.Chunking:
     """A strategy by name, with parameters."""
-    return chunking_pb2.Chunking(strategy=strategy, parameters=ParseDict(dict(parameters), Struct()))
-
-
-def _chunking(chunking: Chunking) -> chunking_pb2.Chunking:
-    return write_chunking(chunking.strategy, chunking.parameters)
+    return chunking_pb2.Chunking(strategy=chunking.strategy, parameters=ParseDict(chunking.parameters, Struct()))
 
 
 def _document_failure(failure: DocumentFailure) -> jobs_pb2.DocumentFailure:

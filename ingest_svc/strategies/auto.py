@@ -30,8 +30,10 @@ class AutoChooser:
 
     def choose(self, extract: Extract, parameters: Any) -> Choice:
         """What is recommended for such a document."""
-        strategy, found, why = recommend(extract.media_type, extract.text[:_SAMPLE_CHARS], parameters.use_case)
-        return Choice(Chunking(strategy=strategy, parameters=_bounded(found, parameters.max_tokens)), why)
+        choice = recommend(extract.media_type, extract.text[:_SAMPLE_CHARS], parameters.use_case)
+        found = choice.chunking
+        bounded = Chunking(strategy=found.strategy, parameters=_bounded(found.parameters, parameters.max_tokens))
+        return Choice(bounded, choice.rationale)
 
 
 def _bounded(found: dict[str, Any], max_tokens: int | None) -> dict[str, Any]:

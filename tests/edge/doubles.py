@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 from google.api import httpbody_pb2
 from google.protobuf import empty_pb2
+from google.protobuf.json_format import MessageToDict
 
 from meshkit import deadline, identity
 from meshkit.errors import InvalidArgument, Unavailable, not_found
@@ -25,7 +26,14 @@ from ragmesh.gateway.v1 import (
     sessions_pb2,
     sessions_pb2_grpc,
 )
-from ragmesh.ingest.v1 import collections_pb2, collections_pb2_grpc, documents_pb2, documents_pb2_grpc
+from ragmesh.ingest.v1 import (
+    collections_pb2,
+    collections_pb2_grpc,
+    documents_pb2,
+    documents_pb2_grpc,
+    jobs_pb2,
+    jobs_pb2_grpc,
+)
 from ragmesh.retriever.v1 import retriever_pb2, retriever_pb2_grpc
 
 TOKENS = 5
@@ -184,6 +192,17 @@ class Documents(documents_pb2_grpc.DocumentServiceServicer):
         return documents_pb2.CreateDocumentResponse(document=document)
 
 
+class Jobs(jobs_pb2_grpc.JobServiceServicer):
+    """Says what it was told of objects."""
+
+    async def ReceiveObjectEvents(
+        self, request: jobs_pb2.ReceiveObjectEventsRequest, context: Any
+    ) -> jobs_pb2.ReceiveObjectEventsResponse:
+        """A job whose source is the notification, as JSON."""
+        told = json.dumps(MessageToDict(request.notification))
+        return jobs_pb2.ReceiveObjectEventsResponse(jobs=[jobs_pb2.Job(collection=request.collection, source_uri=told)])
+
+
 def _registered(module: Any, stubs: Any, name: str, servicer: object) -> Registration:
     full_name = module.DESCRIPTOR.services_by_name[name].full_name
     return Registration(full_name, getattr(stubs, f"add_{name}Servicer_to_server"), servicer)
@@ -204,6 +223,7 @@ def apps(seen: Seen) -> dict[str, App]:
             [
                 _registered(collections_pb2, collections_pb2_grpc, "CollectionService", Collections()),
                 _registered(documents_pb2, documents_pb2_grpc, "DocumentService", Documents()),
+                _registered(jobs_pb2, jobs_pb2_grpc, "JobService", Jobs()),
             ]
         ),
     }

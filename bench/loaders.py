@@ -93,30 +93,35 @@ def _expected(file: Path) -> str:
     return text_of_html(text) if file.suffix == ".html" else text
 
 
-async def score(parser: ParserProcesses, case: Case) -> Result:
-    """Read a file; one that needs a password without it and, if that is refused as wanted, with it."""
-    # Most of what a parser's first document takes is the import of its library.
-    await _read(parser, case, case.password)
-    with watching({str(child.pid): child.pid for child in psutil.Process().children()}) as usage:
-        start = time.perf_counter()
-        got, text = await _read(parser, case, "")
-        ms = (time.perf_counter() - start) * 1000
+async def answer(parser: ParserProcesses, case: Case) -> tuple[str, str, bool]:
+    """The outcome of a file, its text, and whether both are as wanted.
+
+    A file that needs a password is read without it and, once that is refused, with it: the outcome is the refusal, the
+    text what came then.
+    """
+    got, text = await _read(parser, case, "")
     as_wanted = got in _WANTED[case.wanted]
     if got == "PASSWORD_REQUIRED" and case.password:
-        outcome, text = await _read(parser, case, case.password)
-        as_wanted = as_wanted and outcome == TEXT
-    refused = as_wanted and not text
-    whole = refused or all(contains(text, part) for part in case.contains)
-    return Result(
-        case.category,
-        case.file.name,
-        case.wanted,
-        got,
-        as_wanted and whole,
-        similarity(text, case.expected) if case.expected and not refused else -1.0,
-        ms,
-        sum(used.peak_mb for used in usage.values()),
-    )
+        opened, text = await _read(parser, case, case.password)
+        as_wanted = as_wanted and opened == TEXT
+    whole = not text or all(contains(text, part) for part in case.contains)
+    return got, text, as_wanted and whole
+
+
+def likeness(case: Case, text: str, *, as_wanted: bool) -> float:
+    """How like the text is to the expected one; -1 where none is expected, or its lack is as wanted."""
+    return similarity(text, case.expected) if case.expected and (text or not as_wanted) else -1.0
+
+
+async def score(parser: ParserProcesses, case: Case) -> Result:
+    """Read a file twice: most of what a process's first document takes is the import of its library."""
+    await answer(parser, case)
+    with watching({str(child.pid): child.pid for child in psutil.Process().children()}) as usage:
+        start = time.perf_counter()
+        got, text, as_wanted = await answer(parser, case)
+        ms = (time.perf_counter() - start) * 1000
+    like, peak_mb = likeness(case, text, as_wanted=as_wanted), sum(used.peak_mb for used in usage.values())
+    return Result(case.category, case.file.name, case.wanted, got, as_wanted, like, ms, peak_mb)
 
 
 async def _read(parser: ParserProcesses, case: Case, password: str) -> tuple[str, str]:

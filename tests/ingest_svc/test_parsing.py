@@ -1,39 +1,41 @@
-"""Parsers on small files made here, and on the shared fixtures where they are at hand."""
+"""What kind a document is of, and why some are refused."""
 
-import json
+import zipfile
 from io import BytesIO
-from pathlib import Path
-from typing import Any
 
-import docx
 import pytest
 from fpdf import FPDF
 
-from ingest_svc.extract import BlockKind, Extract, Source
+from ingest_svc.extract import Source
+from ingest_svc.parsing import detection
 from ingest_svc.parsing.reading import read
 from meshkit.errors import MeshError
+from tests.ingest_svc.parsed import extract
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
-LOADERS = SHARED / "loaders"
-
-
-def extract(data: bytes | str, uri: str = "", password: str = "") -> Extract:
-    """The extract, its blocks checked to be in order and to part no character."""
-    source = Source(data.encode() if isinstance(data, str) else data, uri, password)
-    found = read(source, 1_000_000)
-    text, last = found.text.encode(), 0
-    for block in found.blocks:
-        assert last <= block.start < block.end
-        assert text[block.start : block.end].decode().strip()
-        last = block.end
-    assert last == len(text)
-    return found
+OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def blocks(found: Extract) -> list[tuple[str, str]]:
-    """The kind and the text of each block."""
-    text = found.text.encode()
-    return [(block.kind, text[block.start : block.end].decode()) for block in found.blocks]
+def reason(data: bytes, uri: str = "", password: str = "") -> str:
+    """The reason for which a document is refused."""
+    with pytest.raises(MeshError) as failed:
+        extract(data, uri, password)
+    return failed.value.reason
+
+
+def package(*names: str, size: int = 0) -> bytes:
+    """A ZIP file with these parts, the first of them said to be that large."""
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w") as parts:
+        for name in names:
+            parts.writestr(name, b"<x/>")
+        parts.infolist()[0].file_size = size or parts.infolist()[0].file_size
+    return file.getvalue()
+
+
+def ole(stream: str) -> bytes:
+    """What an OLE file with this stream has of it: its header and an entry of its directory."""
+    return OLE + bytes(504) + stream.encode("utf-16-le").ljust(64, b"\x00") + bytes(64)
 
 
 def pdf(*pages: str, password: str = "") -> bytes:
@@ -49,79 +51,57 @@ def pdf(*pages: str, password: str = "") -> bytes:
     return bytes(document.output())
 
 
-def test_markdown_becomes_plain_text_under_headings() -> None:
-    """Marks go, words stay; lists, tables and code are blocks; anchors and comments are left out."""
-    found = extract(
-        "# Pods {#pods}\n\nA **pod** has [a phase](x.md) and `code`.\n<!-- not\n\nthis -->\n"
-        "1. one\n   - inner\n2. two\n\n| a | b |\n|---|---|\n| c | d |\n\n## Next\n\n```yaml\nkind: Pod\n```\n",
-        "x.md",
-    )
-    assert blocks(found) == [
-        (BlockKind.HEADING, "Pods"),
-        (BlockKind.PARAGRAPH, "A pod has a phase and code."),
-        (BlockKind.ITEM, "1. one\n  - inner"),
-        (BlockKind.ITEM, "2. two"),
-        (BlockKind.TABLE, "a | b\nc | d"),
-        (BlockKind.HEADING, "Next"),
-        (BlockKind.CODE, "kind: Pod"),
-    ]
-    assert found.blocks[-1].heading_path == ("Pods", "Next")
-    assert found.title == "Pods"
-
-
-def test_hugo_pages_lose_their_shortcodes() -> None:
-    """Front matter becomes title and metadata; shortcodes become the words that they show, or nothing."""
-    found = extract(
-        "---\ntitle: About\nweight: 5\nreviewers: [a, b]\nnested: {x: 1}\n---\n"
-        'The {{< glossary_tooltip text="kubelet" term_id="kubelet" >}} and '
-        '{{< glossary_tooltip term_id="control-plane" >}}.\n\n{{< note >}}\nMind.\n{{< /note >}}\n'
-        '{{< comment >}}hidden{{< /comment >}}\n## {{% heading "whatsnext" %}}\n\n'
-        "{{< mermaid >}}graph{{< /mermaid >}}\n"
-        '{{< feature-state for_k8s_version="v1.25" state="stable" >}}\n',
-        "about.md",
-    )
-    assert found.text == ("The kubelet and control plane.\n\nMind.\n\nWhat's next\n\nFeature state: v1.25 (stable)")
-    assert (found.title, found.metadata) == ("About", {"title": "About", "weight": 5, "reviewers": ["a", "b"]})
-
-
-def test_html_gives_its_main_content() -> None:
-    """Scripts, styles and navigation go; entities are read; cells stand in rows; nesting has no limit."""
-    found = extract(
-        "<!doctype html><title>Home</title><style>p{}</style><nav>Menu</nav><main><h1>Duck</h1>"
-        "<p>A <b>duck</b> &amp; its<br>pond.</p><script>x()</script><ul><li>bread<li>water</ul>"
-        "<table><tr><td>a<td>b</table></main><footer>Imprint</footer>"
-    )
-    assert blocks(found) == [
-        (BlockKind.HEADING, "Duck"),
-        (BlockKind.PARAGRAPH, "A duck & its\npond."),
-        (BlockKind.ITEM, "- bread"),
-        (BlockKind.ITEM, "- water"),
-        (BlockKind.TABLE, "a | b"),
-    ]
-    assert found.title == "Home"
-    deep = extract("<html>" + "<div>" * 5000 + "deep")
-    assert deep.text == "deep"
-
-
 @pytest.mark.parametrize(
-    ("data", "text"),
+    ("data", "uri", "media_type"),
     [
-        ("Grüße aus Köln".encode(), "Grüße aus Köln"),
-        ("Grüße aus Köln".encode("utf-16"), "Grüße aus Köln"),
-        ("Grüße".encode("utf-8-sig"), "Grüße"),
-        (("Es grüßen die Bäcker aus Köln, während die Mäuse über die Brücke hüpfen. " * 4).encode("cp1252"), None),
-        ("一\r\n二\r三".encode(), "一\n二\n三"),
-        ("汉字的文本需要足够长才能被识别出来。我们再写一些普通的句子。".encode("gb18030"), None),
+        (package("word/document.xml"), "x.xlsx", detection.DOCX),
+        (package("ppt/presentation.xml"), "", detection.PPTX),
+        (package("xl/workbook.xml"), "", detection.XLSX),
+        (package("xl/workbook.bin"), "", detection.XLSB),
+        (package("META-INF/container.xml"), "x.zip", detection.EPUB),
+        (package("readme.txt"), "x.docx", "application/zip"),
+        (package("word/document.xml")[:-30], "", detection.DOCX),
+        (ole("WordDocument"), "x.docx", "application/msword"),
+        (ole("Workbook"), "", detection.XLS),
+        (ole("EncryptedPackage"), "x.xlsx", detection.ENCRYPTED_OFFICE),
+        (b"{\\rtf1 x}", "x.doc", detection.RTF),
+        (PNG, "x.pdf", "image/png"),
+        (b"\x00\x01\x02\x03" * 9, "x.txt", detection.BINARY),
+        (b"<!doctype html><p>x", "x.txt", detection.HTML),
+        (b"<p>Please log in</p>", "x.docx", detection.DOCX),
+        (b'{"a": 1}', "x", detection.JSON),
+        (b"[1] A note in brackets", "x.txt", detection.PLAIN),
+        (b"# One\n\n- two\n\n> three\n", "", detection.MARKDOWN),
+        (b"", "x.md", detection.MARKDOWN),
     ],
 )
-def test_charsets_are_told(data: bytes, text: str | None) -> None:
-    """Text in any usual charset is read; a guess is said so."""
-    found = extract(data)
-    if text is None:
-        assert "Köln" in found.text or "汉字" in found.text
-        assert found.warnings[0].startswith("charset guessed")
-    else:
-        assert (found.text, found.warnings) == (text, ())
+def test_kinds_are_told_by_content(data: bytes, uri: str, media_type: str) -> None:
+    """Names count between kinds of text only; text that is named as a package is taken for a broken one."""
+    assert detection.detect(data, uri) == media_type
+
+
+def test_documents_are_refused_with_a_reason() -> None:
+    """What nothing reads, what is broken, what is empty, what is too large."""
+    assert reason(ole("WordDocument"), "x.doc") == "UNSUPPORTED_FORMAT"
+    assert reason(PNG, "x.pdf") == "UNSUPPORTED_FORMAT"
+    assert reason(b"<p>Please log in</p>", "x.docx") == "UNREADABLE_DOCUMENT"
+    assert reason(package("word/document.xml")) == "UNREADABLE_DOCUMENT"
+    assert reason(ole("EncryptedPackage")) == "UNREADABLE_DOCUMENT"
+    assert reason(b" \n", "x.md") == "NO_TEXT"
+    assert reason(b"word " * 300_000) == "PARSER_LIMIT"
+
+
+@pytest.mark.parametrize("name", ["word/document.xml", "ppt/presentation.xml", "xl/workbook.xml"])
+def test_packages_that_unpack_to_too_much_are_refused_unread(name: str) -> None:
+    """The sizes that a package declares are summed before anything is unpacked."""
+    assert reason(package(name, size=200_000_000)) == "PARSER_LIMIT"
+
+
+def test_old_formats_name_what_to_do_instead() -> None:
+    """The message of a refusal says which format would be read."""
+    with pytest.raises(MeshError) as failed:
+        read(Source(ole("PowerPoint Document")), 1000)
+    assert failed.value.message == "no parser reads application/vnd.ms-powerpoint: save it as PPTX"
 
 
 def test_pdf_pages_are_numbered() -> None:
@@ -140,66 +120,3 @@ def test_an_encrypted_pdf_needs_its_password() -> None:
         with pytest.raises(MeshError) as failed:
             extract(data, password=password)
         assert failed.value.reason == "PASSWORD_REQUIRED"
-
-
-def test_docx_has_headings_lists_and_tables() -> None:
-    """Headings make paths, list paragraphs items, and tables rows, a merged cell once."""
-    document = docx.Document()
-    document.core_properties.title = "Guide"
-    document.add_heading("Intro", 1)
-    document.add_paragraph("Welcome.")
-    document.add_paragraph("first", style="List Bullet")
-    table = document.add_table(2, 2)
-    table.cell(0, 0).merge(table.cell(0, 1)).text = "wide"
-    table.cell(1, 0).text, table.cell(1, 1).text = "a", "b"
-    saved = BytesIO()
-    document.save(saved)
-    found = extract(saved.getvalue())
-    assert blocks(found) == [
-        (BlockKind.HEADING, "Intro"),
-        (BlockKind.PARAGRAPH, "Welcome."),
-        (BlockKind.ITEM, "- first"),
-        (BlockKind.TABLE, "| wide | wide |\n| --- | --- |\n| a | b |"),
-    ]
-    assert (found.title, found.blocks[1].heading_path) == ("Guide", ("Intro",))
-
-
-OUTCOMES: dict[str, set[str]] = {
-    "text": {"text", "UNSUPPORTED_FORMAT"},
-    "no_text_layer": {"NO_TEXT", "text"},  # text where tesseract is installed
-    "needs_password": {"PASSWORD_REQUIRED"},
-}
-
-
-def fixtures() -> list[Any]:
-    """The shared loader files that may be opened without limits of memory and time."""
-    manifest = LOADERS / "manifest.jsonl"
-    lines = manifest.read_text().splitlines() if manifest.is_file() else []
-    return [entry for entry in map(json.loads, lines) if not entry["category"].startswith("malicious")]
-
-
-def test_shared_fixtures_come_out_as_wanted() -> None:
-    """Each shared file gives the outcome that its manifest asks for, and never an unforeseen error."""
-    for entry in fixtures():
-        data = (LOADERS / entry["file"]).read_bytes()
-        try:
-            extract(data, entry["file"])
-            outcome = "text"
-        except MeshError as error:
-            outcome = error.reason
-        wanted = OUTCOMES.get(entry["outcome"])
-        assert wanted is None or outcome in wanted, entry["file"]
-        if entry["outcome"] == "needs_password" and entry.get("password") and entry["file"].endswith(".pdf"):
-            assert extract(data, entry["file"], entry["password"]).text
-
-
-def test_shared_pages_lose_all_markup() -> None:
-    """No page of the shared documentation keeps a shortcode, a comment or an anchor."""
-    for page in sorted((SHARED / "k8s-docs" / "pages").rglob("*.md"))[::8]:
-        try:
-            text = extract(page.read_bytes(), str(page)).text
-        except MeshError as error:
-            if error.reason == "NO_TEXT":
-                continue
-            raise
-        assert not [mark for mark in ("{{<", "{{%", "<!--", "{#") if mark in text], page

@@ -135,9 +135,10 @@ class Document(Record):
 
     `fingerprint` stands for the content and all that decides what becomes of it. `generation` is new each time that the
     document is given, and "" once it is being deleted: who works on another one must stop. `chunking` is how it is
-    asked to be cut, `choice` what came of that. `object` names its bytes in the object store. `job` and `source` say
-    which job brought it, from where. `words_only`: the index may hold chunks of it, or of what it was before, without
-    vectors. `kept_bytes`: what its chunks take up that are kept while it waits for its vectors, 0 where it does not.
+    asked to be cut, `choice` what came of that. `object` names its bytes in the object store. `job`, `source` and
+    `source_version` say which job brought it, from where and in what version. `words_only`: the index may hold chunks
+    of it, or of what it was before, without vectors. `kept_bytes`: what its chunks take up that are kept while it waits
+    for its vectors, 0 where it does not.
     """
 
     collection: str
@@ -172,6 +173,7 @@ class Document(Record):
     object: str
     job: str = ""
     source: str = ""
+    source_version: str = ""
 
     @property
     def name(self) -> str:

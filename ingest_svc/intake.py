@@ -40,12 +40,13 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who gave a document and, where a job did, which one and from what source."""
+    """Who gave a document and, where a job did, which one, from what source and in what version there."""
 
     tenant: str
     subject: str
     job: str = ""
     source: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +116,23 @@ class Intake:
             details = {"limit_bytes": str(limit), "bytes": str(size)}
             raise InvalidArgument("TOO_LARGE", f"a document has at most {limit} bytes", metadata=details)
 
+    async def indexed(self, origin: Origin, admitted: Admitted) -> Document | None:
+        """The document, where what its source has by the origin's version is indexed in the same way; else None."""
+        head = admitted.head
+        before = await self._catalog.find_document(origin.tenant, head.collection, document_id(head.uri))
+        if before is None or before.state is not DocumentState.READY:
+            return None
+        same = _document(origin, admitted, before.size_bytes, before.content_hash)
+        known = (origin.version, same.fingerprint) == (before.source_version, before.fingerprint)
+        return before if known and origin.version else None
+
     async def accept(self, origin: Origin, admitted: Admitted, upload: Upload) -> Accepted:
         """Store the bytes and queue the work; when this returns, the document survives any crash.
 
         The same content under the same name, indexed in the same way, is left as it is. Raises COLLECTION_NOT_FOUND,
         STORE_UNAVAILABLE.
         """
-        document = _document(origin, admitted, upload)
+        document = _document(origin, admitted, upload.size, upload.content_hash)
         stored = False
         while True:
             before = await self._catalog.find_document(origin.tenant, document.collection, document.id)
@@ -140,11 +151,18 @@ class Intake:
         if before is None or before.fingerprint != document.fingerprint or before.state is DocumentState.FAILED:
             return None
         if before.state is DocumentState.READY:
+            await self._keep_version(origin, before)
             return Accepted(before, unchanged=True)
         # Who is at it goes on; a job that did not queue it is told of its end by an item of its own.
         if origin.job not in ("", before.job):
             await self._catalog.queue(origin.tenant, origin.subject, before, origin.job)
         return Accepted(before, unchanged=False)
+
+    async def _keep_version(self, origin: Origin, document: Document) -> None:
+        """So that the next job need not read what has another version and the same content."""
+        if origin.version not in ("", document.source_version):
+            versioned = document.model_copy(update={"source_version": origin.version})
+            await self._catalog.replace_document(origin.tenant, versioned, document.generation)
 
     async def _replace(self, origin: Origin, before: Document | None, document: Document) -> bool:
         """Keep the document in place of the one before; False where another call was faster."""
@@ -202,9 +220,9 @@ class Intake:
         await self._objects.remove(chunks_key(document.object))
 
 
-def _document(origin: Origin, admitted: Admitted, upload: Upload) -> Document:
+def _document(origin: Origin, admitted: Admitted, size: int, content_hash: str) -> Document:
     head, at, generation = admitted.head, now(), uuid.uuid4().hex
-    id = head.document_id or document_id(head.uri) or upload.content_hash[:32]
+    id = head.document_id or document_id(head.uri) or content_hash[:32]
     document = Document(
         collection=head.collection,
         id=id,
@@ -212,8 +230,8 @@ def _document(origin: Origin, admitted: Admitted, upload: Upload) -> Document:
         given_title=head.title,
         title=head.title,
         uri=head.uri,
-        size_bytes=upload.size,
-        content_hash=upload.content_hash,
+        size_bytes=size,
+        content_hash=content_hash,
         metadata=dict(head.metadata),
         chunking=admitted.chunking,
         create_time=at,
@@ -224,6 +242,7 @@ def _document(origin: Origin, admitted: Admitted, upload: Upload) -> Document:
         object=f"{origin.tenant}/{head.collection}/{id}/{generation}",
         job=origin.job,
         source=origin.source,
+        source_version=origin.version,
     )
     return document.model_copy(update={"fingerprint": fingerprint(document, admitted.collection.encoder.name)})
 

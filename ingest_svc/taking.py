@@ -84,13 +84,16 @@ class Taking:
         self._intake.check_size(entry.size)
         chunking = (job.chunking.strategy, job.chunking.parameters)
         admitted = await self._intake.admit(tenant, Head(job.collection, uri=entry.uri, chunking=chunking))
+        origin = Origin(tenant, job.subject, job.id, job.source_uri, entry.version)
+        indexed = await self._intake.indexed(origin, admitted)
+        if indexed is not None:
+            return Accepted(indexed, unchanged=True)
         async with self._objects.open_upload(tenant) as upload:
             try:
                 await self._read(source, entry, upload)
             except MeshError:
                 await upload.discard()
                 raise
-            origin = Origin(tenant, job.subject, job.id, job.source_uri)
             return await self._intake.accept(origin, admitted, upload)
 
     async def _read(self, source: Source, entry: Entry, upload: Upload) -> None:

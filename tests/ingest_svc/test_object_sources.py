@@ -85,6 +85,23 @@ async def test_a_prefix_is_taken_in(bucket_world: World, s3: S3) -> None:
     assert uris(bucket_world) == {f"s3://{BUCKET}/{key}" for key in (keys[0], keys[2])}
 
 
+async def test_what_has_not_changed_is_not_read(bucket_world: World, s3: S3, caplog: pytest.LogCaptureFixture) -> None:
+    """An object whose version is indexed costs no more than its listing, unless it is to be cut in another way."""
+    await bucket_world.alice.create_collection()
+
+    def reads() -> int:
+        return sum(f"GET /{BUCKET}/handbook/one.md" in message for message in caplog.messages)
+
+    s3.put("handbook/one.md", b"The first page.")
+    counts = [(await ended(bucket_world)).counts for _ in range(2)]
+    assert [(each.ready, each.unchanged, each.bytes) for each in counts] == [(1, 0, 15), (0, 1, 15)]
+    assert reads() == 1
+    assert (
+        await ended(bucket_world, chunking={"strategy": "recursive", "parameters": {"max_tokens": 64}})
+    ).counts.ready
+    assert reads() == 2
+
+
 async def test_an_object_is_a_source(bucket_world: World, s3: S3) -> None:
     """A source that names an object is that object, under the same URI as in a job over its prefix."""
     await bucket_world.alice.create_collection()

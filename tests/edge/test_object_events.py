@@ -28,10 +28,12 @@ NOTIFICATION = {
 
 
 async def test_a_notification_is_taken_as_the_store_sends_it(edge: Edge) -> None:
-    """Lists, nulls and numbers in it arrive, and nothing of the path can be overwritten by it."""
+    """All that is in it arrives, of whatever type it is said to be; nothing of the path is overwritten by it."""
     path = "/v1/collections/handbook:receiveObjectEvents"
-    for body in (NOTIFICATION, {"Event": "s3:TestEvent", "collection": "collections/other", "more": [None, True]}):
-        answer = await edge.http.post(path, json=body, headers=edge.bearer)
+    other = {"Event": "s3:TestEvent", "collection": "collections/other", "more": [None, True]}
+    for body, kind in ((NOTIFICATION, "application/json"), (NOTIFICATION, "text/plain; charset=UTF-8"), (other, "")):
+        headers = edge.bearer | ({"content-type": kind} if kind else {})
+        answer = await edge.http.post(path, content=json.dumps(body), headers=headers)
         assert answer.status_code == 200, answer.text
         (job,) = answer.json()["jobs"]
         assert job["collection"] == "collections/handbook"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from meshkit.errors import FailedPrecondition
 from retriever_svc.hedging import Hedging, Policy
 from retriever_svc.metrics import HedgingCollector
 from retriever_svc.settings import HedgingSettings
@@ -47,6 +48,21 @@ async def test_calls_are_shared(tmp_path: Path) -> None:
     async with caller_of(tmp_path, *embedders, hedging=NEVER) as caller:
         await searches(caller, 12)
     assert all(len(embedder.asked) >= 4 for embedder in embedders)
+
+
+async def test_one_of_another_revision_is_refused(tmp_path: Path) -> None:
+    """Its vectors are never searched with: a dense search fails with the reason, hybrid goes on by words."""
+    own, other = SmallEmbedder(), SmallEmbedder(model="words@r2")
+    async with caller_of(tmp_path, own, other, hedging=NEVER) as caller:
+        dense = [caller.found("when do dogs bark", mode="SEARCH_MODE_DENSE", top_k=1) for _ in range(8)]
+        found = await asyncio.gather(*dense, return_exceptions=True)
+        refused = len(other.asked)
+        left_out = [(await caller.search("dogs bark")).degradations for _ in range(8)]
+    errors = [answer for answer in found if isinstance(answer, FailedPrecondition)]
+    assert [answer for answer in found if answer not in errors] == [["dogs bark at night"]] * (8 - refused)
+    assert [error.reason for error in errors] == ["ENCODER_MISMATCH"] * refused
+    assert 0 < refused < 8
+    assert {left.reason for degradations in left_out for left in degradations} == {"ENCODER_MISMATCH"}
 
 
 async def test_one_that_hangs_costs_nothing_but_the_delay(tmp_path: Path) -> None:

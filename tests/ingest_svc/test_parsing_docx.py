@@ -8,6 +8,7 @@ import docx
 import pytest
 from docx.document import Document
 from docx.oxml import parse_xml
+from msoffcrypto.format.ooxml import OOXMLFile
 
 from ingest_svc.extract import BlockKind
 from meshkit.errors import MeshError
@@ -207,3 +208,14 @@ def test_broken_documents_are_refused() -> None:
         with pytest.raises(MeshError) as failed:
             extract(broken, "x.docx")
         assert failed.value.reason == "UNREADABLE_DOCUMENT"
+
+
+def test_an_encrypted_document_needs_its_password() -> None:
+    """Without the password, or with a wrong one, the reason is PASSWORD_REQUIRED; with it the text is read."""
+    sealed = BytesIO()
+    OOXMLFile(BytesIO(with_xml("<w:r><w:t>Secret</w:t></w:r>"))).encrypt("sesame", sealed)
+    assert extract(sealed.getvalue(), "x.docx", "sesame").text == "Secret"
+    for password in ("", "wrong"):
+        with pytest.raises(MeshError) as failed:
+            extract(sealed.getvalue(), "x.docx", password)
+        assert failed.value.reason == "PASSWORD_REQUIRED"

@@ -31,20 +31,32 @@ def sections(blocks: Iterable[Block], place: Callable[[Block], object]) -> Itera
         yield section
 
 
-def joined(parts: Iterable[list[Block]], text: MeasuredText, parameters: SectionParameters) -> Iterator[list[Block]]:
-    """The sections, small ones joined with the one before or after on the same page, none of which stands above."""
-    pending: list[Block] = []
-    for part in parts:
-        small = min(_tokens(text, pending), _tokens(text, part)) < parameters.min_tokens
-        fits = bool(pending) and text.count(pending[0].start, part[-1].end) <= parameters.max_tokens
-        if small and fits and _beside(pending[-1], part[-1]):
-            pending = [*pending, *part]
-            continue
-        if pending:
-            yield pending
-        pending = part
-    if pending:
-        yield pending
+def joined(parts: Iterable[list[Block]], text: MeasuredText, parameters: SectionParameters) -> list[list[Block]]:
+    """The sections, each small one joined with those after it until it is no more, else with the one before.
+
+    Only those are joined that are on one page, none of which stands above the one before it.
+    """
+
+    def small(section: Sequence[Block]) -> bool:
+        return text.count(section[0].start, section[-1].end) < parameters.min_tokens
+
+    def fit(before: Sequence[Block], section: Sequence[Block]) -> bool:
+        size = text.count(before[0].start, section[-1].end)
+        return size <= parameters.max_tokens and _beside(before[-1], section[-1])
+
+    ahead = _runs(parts, lambda before, section: small(before) and fit(before, section))
+    return _runs(ahead, lambda before, section: small(section) and fit(before, section))
+
+
+def _runs(sections: Iterable[list[Block]], belong: Callable[[list[Block], list[Block]], bool]) -> list[list[Block]]:
+    """The sections, each in one list with the one before where they belong together."""
+    found: list[list[Block]] = []
+    for section in sections:
+        if found and belong(found[-1], section):
+            found[-1] = [*found[-1], *section]
+        else:
+            found.append(section)
+    return found
 
 
 def whole(section: Sequence[Block]) -> Span:
@@ -52,10 +64,6 @@ def whole(section: Sequence[Block]) -> Span:
     told = [block for block in section if block.kind is not BlockKind.HEADING] or section
     path = _shared(*(block.heading_path for block in told))
     return Span(section[0].start, section[-1].end, told[0].model_copy(update={"heading_path": path}))
-
-
-def _tokens(text: MeasuredText, section: Sequence[Block]) -> int:
-    return text.count(section[0].start, section[-1].end) if section else 0
 
 
 def _beside(block: Block, following: Block) -> bool:

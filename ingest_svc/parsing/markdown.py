@@ -1,6 +1,7 @@
 """Markdown (CommonMark with tables), as plain text under its headings; Hugo's additions are understood."""
 
 import re
+import textwrap
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
@@ -11,12 +12,14 @@ from markdown_it.tree import SyntaxTreeNode
 from selectolax.lexbor import LexborHTMLParser
 
 from ingest_svc.extract import BlockKind, Extract, Source, Writer
-from ingest_svc.parsing import hugo
+from ingest_svc.parsing import html, hugo
 from ingest_svc.parsing.detection import MARKDOWN
 from ingest_svc.parsing.plain_text import decode
 
 _ANCHOR = re.compile(r"\s*\{#[^}]*\}\s*$")
 _ADMONITION = re.compile(r"^\[!(\w+)\]\s*")
+# What MDX takes from JavaScript, at the top of a page.
+_MODULE_LINES = re.compile(r"\A(?:[ \t]*(?:(?:import|export)\b[^\n]*)?\n)+")
 # A line that the source only wraps goes on after a space or, between Chinese or Japanese signs, after none.
 _WRAP = "\v"
 _BREAKS = {"softbreak": _WRAP, "hardbreak": "\n"}
@@ -28,7 +31,9 @@ def parse(source: Source) -> Extract:
     """The page as text: headings, paragraphs, list items, tables and code; its front matter as metadata."""
     text, charset, guessed = decode(source.data)
     fields, body = hugo.front_matter(text.replace("\r\n", "\n").replace("\r", "\n"))
-    tokens = MarkdownIt("commonmark").enable("table").parse(hugo.without_shortcodes(body))
+    if source.uri.lower().endswith(".mdx"):
+        body = _MODULE_LINES.sub("", body)
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(hugo.without_shortcodes(body))
     writer = Writer()
     for node in SyntaxTreeNode(tokens).children:
         _write(node, writer)
@@ -51,11 +56,11 @@ def _write(node: SyntaxTreeNode, writer: Writer) -> None:
         for child in node.children:
             _write(child, writer)
     elif node.type == "table":
-        writer.block("\n".join(_rows(node)), BlockKind.TABLE)
+        writer.table(_rows(node))
     elif node.type in ("fence", "code_block"):
         writer.block(node.content, BlockKind.CODE)
     elif node.type == "html_block":
-        writer.block(_html(node.content))
+        html.write(LexborHTMLParser(node.content).body, writer)
     elif node.type == "paragraph":
         writer.block(_ADMONITION.sub(r"\1: ", _inline(node)))
 
@@ -69,22 +74,30 @@ def _items(items: SyntaxTreeNode, depth: int) -> Iterator[str]:
 
 
 def _item_parts(item: SyntaxTreeNode, depth: int) -> Iterator[str]:
+    """The parts of an item as lines that are indented as deep as its words."""
+    indent = "  " * (depth + 1)
     for child in item.children:
         if child.type in ("bullet_list", "ordered_list"):
             yield from _items(child, depth + 1)
-        elif child.type == "table":
-            yield from _rows(child)
-        elif child.type in ("fence", "code_block"):
-            yield child.content.rstrip("\n")
-        elif child.type == "html_block":
-            yield _html(child.content).strip()
         else:
-            yield _inline(child)
+            yield textwrap.indent(_item_part(child), indent)
 
 
-def _rows(table: SyntaxTreeNode) -> Iterator[str]:
+def _item_part(node: SyntaxTreeNode) -> str:
+    if node.type == "table":
+        return "\n".join(" | ".join(row) for row in _rows(node))
+    if node.type in ("fence", "code_block"):
+        return node.content.rstrip("\n")
+    if node.type == "html_block":
+        return _html(node.content).strip()
+    if node.type == "blockquote":
+        return "\n".join(_item_part(child) for child in node.children)
+    return _inline(node)
+
+
+def _rows(table: SyntaxTreeNode) -> Iterator[list[str]]:
     for row in (row for part in table.children for row in part.children):
-        yield " | ".join(_inline(cell) for cell in row.children)
+        yield [_inline(cell) for cell in row.children]
 
 
 def _inline(node: SyntaxTreeNode) -> str:

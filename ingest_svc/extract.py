@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ufdd0-\ufdef\ufffe\uffff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\xad\ufeff\ufdd0-\ufdef\ufffe\uffff]")
 _BLANK_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*)+")
 
 
@@ -166,7 +166,7 @@ def _cell(text: str) -> str:
 
 
 def cleaned(text: str) -> str:
-    """The text with line feeds only, without control characters, outer blank lines and trailing spaces."""
+    """The text with line feeds only, without control characters, soft hyphens, outer blank lines and trailing spaces."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n")
     text = _CONTROL.sub("", text)
     text = _BLANK_LINES.sub("\n\n", text)

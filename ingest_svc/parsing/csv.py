@@ -1,6 +1,7 @@
 """CSV: its charset and its dialect found out, its rows as a table."""
 
 import csv
+import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -10,7 +11,9 @@ from ingest_svc.extract import Extract, Source, Writer
 from ingest_svc.parsing.detection import CSV
 from ingest_svc.parsing.plain_text import decode
 
-_DELIMITERS = ",;\t|"
+_DELIMITERS = "\t;|,"
+# Excel names the delimiter in a line of its own.
+_NAMED = re.compile(r"sep=(.)\r?\n")
 _SAMPLE_ROWS = 200
 
 
@@ -18,7 +21,8 @@ def parse(source: Source) -> Extract:
     """The rows as one table, the first as its header; a warning where the charset was guessed or rows are ragged."""
     text, charset, guessed = decode(source.data)
     warnings = [f"charset guessed: {charset}"] if guessed else []
-    rows = list(_rows(text, _delimiter(text)))
+    named = _NAMED.match(text)
+    rows = list(_rows(text[named.end() :], named[1]) if named else _rows(text, _delimiter(text)))
     if len({len(row) for row in rows if row}) > 1:
         warnings.append("rows differ in length")
     writer = Writer()
@@ -33,13 +37,16 @@ def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
 
 
 def _delimiter(text: str) -> str:
-    """The delimiter by which most of the first rows have one number of cells, and more than one; else a comma."""
-    scores = {mark: _agreement(text, mark) for mark in _DELIMITERS}
-    return max(scores, key=lambda mark: scores[mark])
+    """The delimiter by which most of the first rows have one number of cells, and more than one; else a comma.
+
+    Of two that serve alike the comma is the last: it parts decimals too.
+    """
+    shares = {mark: _agreement(text, mark) for mark in _DELIMITERS}
+    return max(shares, key=lambda mark: shares[mark]) if any(shares.values()) else ","
 
 
-def _agreement(text: str, delimiter: str) -> tuple[float, int]:
-    """The share of rows as wide as most are, and that width; (0, 0) where most have one cell."""
+def _agreement(text: str, delimiter: str) -> float:
+    """The share of rows as wide as most are; 0 where most have one cell."""
     sizes = [len(row) for _, row in zip(range(_SAMPLE_ROWS), _rows(text, delimiter), strict=False) if row]
     width = max(set(sizes), key=lambda size: (sizes.count(size), size), default=1)
-    return (sizes.count(width) / len(sizes), width) if width > 1 else (0.0, 0)
+    return sizes.count(width) / len(sizes) if width > 1 else 0.0

@@ -18,7 +18,9 @@ _CHOICE = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Choice"
 _CHART = "{http://schemas.openxmlformats.org/drawingml/2006/chart}chart"
 _RELATION = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
 _ALTERNATIVES = _CHOICE.replace("Choice", "AlternateContent")
-_LEFT_OUT = {f"{WORD}{name}" for name in ("del", "moveFrom", "rPr", "pPr", "instrText", "delText", "sectPr", "sdtPr")}
+_LEFT_OUT = {
+    f"{WORD}{name}" for name in ("del", "moveFrom", "rPr", "pPr", "instrText", "delText", "sectPr", "sdtPr", "rt")
+}
 _SIGNS = {f"{WORD}tab": "\t", f"{WORD}br": "\n", f"{WORD}cr": "\n", f"{WORD}noBreakHyphen": "-"}
 _NOTES = {f"{WORD}footnoteReference": "footnotes", f"{WORD}endnoteReference": "endnotes"}
 _MAX_SPAN = 1000

@@ -102,6 +102,7 @@ def test_a_workbook_without_values_has_no_text() -> None:
         (b'"a";"b"\n"1";"2"\n', "x.csv"),
         (b"a\tb\r\n1\t2\r\n", "x.tsv"),
         (b"a|b\n1|2", "x.csv"),
+        (b"sep=/\na/b\n1/2", "x.csv"),
         (b"\xef\xbb\xbfa,b\n\n1,2\n", "x.csv"),
         ("a,b\n1,2\n".encode("utf-16"), "x.csv"),
     ],
@@ -116,6 +117,7 @@ def test_csv_cells_may_hold_anything() -> None:
     found = extract('name;note\nA;"x;y\nz"\nB\nC;1;2\n', "x.csv")
     assert found.text == "| name | note |  |\n| --- | --- | --- |\n| A | x;y z |  |\n| B |  |  |\n| C | 1 | 2 |"
     assert found.warnings == ("rows differ in length",)
+    assert extract("1,5;2,5\n3,5;4,5\n", "x.csv").text == "| 1,5 | 2,5 |\n| --- | --- |\n| 3,5 | 4,5 |"
 
 
 def test_tables_of_text_are_known_without_a_name() -> None:

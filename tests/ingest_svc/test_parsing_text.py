@@ -23,7 +23,7 @@ def test_markdown_becomes_plain_text_under_headings() -> None:
         (BlockKind.PARAGRAPH, "A pod has a phase and code."),
         (BlockKind.ITEM, "1. one\n  - inner"),
         (BlockKind.ITEM, "2. two"),
-        (BlockKind.TABLE, "a | b\nc | d"),
+        (BlockKind.TABLE, "| a | b |\n| --- | --- |\n| c | d |"),
         (BlockKind.HEADING, "Next"),
         (BlockKind.CODE, "kind: Pod"),
     ]

@@ -166,7 +166,7 @@ def _cell(text: str) -> str:
 
 
 def cleaned(text: str) -> str:
-    """The text with line feeds only, without control characters, soft hyphens, outer blank lines and trailing spaces."""
+    """The text with line feeds only; control characters, soft hyphens, outer blank lines and trailing spaces go."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n")
     text = _CONTROL.sub("", text)
     text = _BLANK_LINES.sub("\n\n", text)

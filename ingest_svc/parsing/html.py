@@ -19,7 +19,8 @@ _MAIN_SHARE = 0.3
 _AROUND = (
     "nav, body > header, body > footer, aside, form[role=search], [role=navigation], [role=banner], [role=search],"
     "[role=contentinfo], [role=dialog], [role=alertdialog], [role=menu], [hidden], [aria-hidden=true],"
-    ".headerlink, .anchorjs-link, .mw-editsection, .mw-jump-link, .sr-only, .visually-hidden, a[class^=skip], li a[hreflang]"
+    ".headerlink, .anchorjs-link, .mw-editsection, .mw-jump-link, .sr-only, .visually-hidden,"
+    "a[class^=skip], li a[hreflang]"
 )
 # Names of what stands around content where a page has no elements for it.
 _NAMED_AROUND = re.compile(

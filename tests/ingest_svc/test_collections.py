@@ -5,7 +5,6 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.json_format import MessageToDict
 
 from ragmesh.ingest.v1 import chunking_pb2, collections_pb2, documents_pb2
 from ragmesh.retriever.v1 import index_pb2, retriever_pb2
@@ -145,18 +144,3 @@ async def test_an_index_away_is_said_so(world: World) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as failed:
         await get(world)
     assert failure_of(failed.value)[:2] == ("UNAVAILABLE", "INDEX_UNAVAILABLE")
-
-
-async def test_strategies_are_described_and_recommended(world: World) -> None:
-    """The strategy has a schema with defaults, and a recommendation that the server itself takes."""
-    listed = await world.alice.chunking.ListChunkingStrategies(chunking_pb2.ListChunkingStrategiesRequest())
-    assert listed.strategies[0].strategy == "auto"
-    schema = MessageToDict(listed.strategies[1].parameters_schema)
-    assert schema["properties"]["max_tokens"]["default"] == 180
-    faq = chunking_pb2.RecommendChunkingStrategyRequest(media_type="text/markdown", use_case="a support FAQ")
-    pdf = chunking_pb2.RecommendChunkingStrategyRequest(media_type="application/pdf")
-    for request, most in ((faq, 120), (pdf, 180)):
-        answer = await world.alice.chunking.RecommendChunkingStrategy(request)
-        assert answer.chunking.parameters["max_tokens"] == most
-        assert answer.rationale
-        await world.alice.create_collection(f"c{most}", chunking=answer.chunking)

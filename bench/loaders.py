@@ -16,7 +16,7 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -166,16 +166,28 @@ async def _printed(case: Case) -> Result:
 
 
 def _rows(results: Sequence[Result]) -> Iterator[Row]:
-    """A row a category and a figure."""
-    for category in [*dict.fromkeys(result.category for result in results), "all"]:
-        found = [result for result in results if category in (result.category, "all")]
-        known = [result.likeness for result in found if result.likeness >= 0]
-        yield Row(category, "files", len(found), "files", 1)
-        yield Row(category, "as wanted", sum(result.as_wanted for result in found), "files", 1)
-        if known:
-            yield Row(category, "mean likeness, %", 100 * statistics.mean(known), "%", 1)
-        yield Row(category, "slowest, ms", max(result.ms for result in found), "ms", 1)
-        yield Row(category, "peak memory, MB", max(result.peak_mb for result in found), "MB", 1)
+    """A row a figure and a category."""
+    categories = [*dict.fromkeys(result.category for result in results), "all"]
+    found = {name: [result for result in results if name in (result.category, "all")] for name in categories}
+    for figure, (unit, value) in _FIGURES.items():
+        for category, members in found.items():
+            measured = value(members)
+            if measured is not None:
+                yield Row(category, figure, measured, unit, 1)
+
+
+def _mean_likeness(results: Sequence[Result]) -> float | None:
+    known = [result.likeness for result in results if result.likeness >= 0]
+    return 100 * statistics.mean(known) if known else None
+
+
+_FIGURES: dict[str, tuple[str, Callable[[Sequence[Result]], float | None]]] = {
+    "files": ("files", len),
+    "as wanted": ("files", lambda results: sum(result.as_wanted for result in results)),
+    "mean likeness, %": ("%", _mean_likeness),
+    "slowest, ms": ("ms", lambda results: max(result.ms for result in results)),
+    "peak memory, MB": ("MB", lambda results: max(result.peak_mb for result in results)),
+}
 
 
 if __name__ == "__main__":

@@ -40,6 +40,6 @@ def parse_place(url: str) -> Place:
         raise ValueError(f"{url!r} is no s3://, gs:// or az:// URL of a bucket")
     scheme, bucket, key = found.groups(default="")
     prefix = key.removesuffix("/")
-    if prefix and any(part in ("", ".", "..") for part in prefix.split("/")):
+    if key and any(part in ("", ".", "..") for part in prefix.split("/")):
         raise ValueError(f"{url!r} has empty, `.` or `..` parts")
     return Place(scheme, bucket, prefix)

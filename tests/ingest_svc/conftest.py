@@ -22,8 +22,8 @@ from ragmesh.ingest.v1 import (
     documents_pb2_grpc,
     jobs_pb2_grpc,
 )
-from tests.ingest_svc.peers import Peers, open_peers
 from tests.ingest_svc.object_stores import CREDENTIALS, S3, open_s3
+from tests.ingest_svc.peers import Peers, open_peers
 from tests.redis_server import RedisServer, open_redis_server
 
 ALICE = Identity("acme", "alice", frozenset({"ingest"}))

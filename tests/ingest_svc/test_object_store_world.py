@@ -30,6 +30,7 @@ def on_s3(s3: S3) -> dict[str, Any]:
     return {
         "object_store_url": f"s3://{BUCKET}/ragmesh",
         "object_store_part_bytes": 1000,
+        "progress_bytes": 1,
         "object_store_timeout_s": 2.0,
         "s3_endpoint_url": s3.url,
     }
@@ -73,6 +74,27 @@ async def test_documents_live_in_the_store(s3_world: World, s3: S3) -> None:
     assert s3.keys() == [key]
     await s3_world.alice.documents.DeleteDocument(documents_pb2.DeleteDocumentRequest(name=document.name))
     assert s3.keys() == []
+
+
+async def test_a_caller_who_left_goes_on_at_the_last_byte(s3_world: World, s3: S3) -> None:
+    """What waited in memory when the caller left is kept, so that nothing need be sent twice."""
+    await s3_world.alice.create_collection()
+    call: Any = s3_world.alice.documents.UploadDocument()
+    await call.write(begin())
+    upload_id = (await call.read()).progress.upload_id
+    await call.write(part(PAGE[:1500]))
+    await call.write(part(PAGE[1500:1700]))
+    while (await call.read()).progress.bytes_received < 1700:
+        pass
+    assert len(s3.keys()) == 1
+    call.cancel()
+    async with asyncio.timeout(5):
+        while len(s3.keys()) < 2:
+            await asyncio.sleep(0.02)
+    told = await uploaded(s3_world.alice, begin(upload_id, 1700), part(PAGE[1700:]))
+    assert (told[0].bytes_received, told[-1].state) == (1700, READY)
+    (key,) = s3.keys()
+    assert s3.get(key) == PAGE
 
 
 async def test_a_browser_puts_a_document_itself(s3_world: World, s3: S3) -> None:

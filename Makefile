@@ -68,7 +68,7 @@ fmt: $(VENV)/.lint ## Format the Python code and apply the safe fixes.
 
 # ROUNDS=N measures so many rounds; DOCS=1 writes the tables to docs/performance.md too. On a GPU: `make install-gpu gen`,
 # then MODEL=... .venv/bin/python -m bench.generate.
-.PHONY: bench-mesh bench-generate bench-vllm-vs-hf bench-soak bench-extractive bench-search bench-embed
+.PHONY: bench-mesh bench-generate bench-vllm-vs-hf bench-soak bench-extractive bench-search bench-embed bench-loaders
 bench-mesh: $(VENV)/.bench gen ## Measure what each hop adds to the first token and to every later one.
 	$(PYTHON) -m bench.mesh
 
@@ -90,6 +90,10 @@ check-ingest-model: $(VENV)/.test gen ## Compare the index with a model over man
 
 check-ingest-faults: $(VENV)/.bench gen ## Kill what works on a job, at random moments, and see that nothing is lost or doubled. KILLS=N each.
 	$(PYTHON) -m bench.ingest_faults
+
+LOADERS := ../shared/data/loaders
+bench-loaders: $(VENV)/.bench gen ## Measure how well documents of every format are read. LOADERS=... has them, and the texts they should give.
+	$(PYTHON) -m bench.loaders $(LOADERS)
 
 FOLDER := ../shared/data/squad-dev10
 INFINITY := build/infinity

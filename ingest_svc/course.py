@@ -31,16 +31,18 @@ class Course:
         self._encoded = 0
 
     async def reach(self, state: DocumentState, **values: Any) -> None:
-        """Begin a stage, and tell it."""
+        """Begin a stage, and tell it unless it is the one that the document waited for."""
         self._end_stage()
         self._stage, self._reached_s = _STAGES[state], time.monotonic()
-        self.document = self.document.changed(state=state, **values)
-        await self._report(self.document, self._encoded)
+        if values or state is not self.document.state:
+            self.document = self.document.changed(state=state, **values)
+            await self._report(self.document, self._encoded)
 
-    async def encoded(self, chunks: int) -> None:
-        """Tell that so many more chunks have their vectors."""
+    async def encoded(self, chunks: int, *, last: bool) -> None:
+        """Tell that so many more chunks have their vectors; of the last ones the next stage tells."""
         self._encoded += chunks
-        await self._report(self.document, self._encoded)
+        if not last:
+            await self._report(self.document, self._encoded)
 
     def ready(self, encoder: str) -> Document:
         """The document at its end, its vectors made by the encoder name@revision."""

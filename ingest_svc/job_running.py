@@ -9,7 +9,7 @@ from ingest_svc.catalog import Catalog, Document
 from ingest_svc.failure import Failure
 from ingest_svc.intake import document_id
 from ingest_svc.jobs import PASSING, Ended, Job, JobState, JobStore, Source, Sources, UnderWay
-from ingest_svc.progress import ProgressBus
+from ingest_svc.progress import Progress, ProgressBus
 from ingest_svc.reindexing import Reindexing
 from ingest_svc.taking import Taking
 from ingest_svc.work import WorkItem
@@ -120,7 +120,8 @@ class JobRunning:
                     raise Ended
                 if enough(await self._jobs.under_way(tenant, job.id)):
                     return
-                await watch.next(self._limits.poll_s)
+                while (moved := await watch.next(self._limits.poll_s)) and not _makes_room(moved):
+                    pass
 
     async def _delete_missing(self, tenant: str, job: Job, present: set[str]) -> None:
         after = ""
@@ -129,6 +130,10 @@ class JobRunning:
             for document in page:
                 if _came_from(document, job.source_uri) and document.id not in present:
                     await self._taking.delete(tenant, job, document)
+
+
+def _makes_room(moved: Progress) -> bool:
+    return moved.searchable or moved.state.ended
 
 
 def _is_through(under_way: UnderWay) -> bool:

@@ -185,7 +185,8 @@ class Pipeline:
                 if not asked:
                     break
                 yield Part(asked[0][0], await asked[0][1])
-                await course.encoded(len(asked.popleft()[0]))
+                run, _ = asked.popleft()
+                await course.encoded(len(run), last=not asked)
         finally:
             for _, task in asked:
                 task.cancel()

@@ -27,6 +27,8 @@ class Behaviour:
     """How the doubles behave now; tests change it."""
 
     away: bool = False
+    # Closed, nothing is encoded.
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
     embed_pause_s: float = 0.0
     revision: str = "1"
     others: tuple[str, ...] = ()
@@ -39,6 +41,7 @@ class Embedder(embedder_pb2_grpc.EmbedderServiceServicer):
 
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour = behaviour
+        self.behaviour.gate.set()
         self.texts: list[str] = []
 
     async def GetInfo(self, request: Any, context: Any) -> Any:
@@ -61,6 +64,7 @@ class Embedder(embedder_pb2_grpc.EmbedderServiceServicer):
         async for request in requests:
             self._check()
             self._check_model(request.batch.model)
+            await self.behaviour.gate.wait()
             await asyncio.sleep(self.behaviour.embed_pause_s)
             self.texts.extend(request.batch.texts)
             packed = vector_pb2.PackedVectors(

@@ -69,7 +69,7 @@ async def test_a_killed_process_loses_nothing(tmp_path: Path, empty_redis: Redis
         settings = settings_of(tmp_path, empty_redis, peers, listen=listen).model_dump(
             exclude_unset=True, exclude={"channel"}
         )
-        peers.embedder.behaviour.embed_pause_s = 0.15
+        peers.embedder.behaviour.embed_pause_s = 0.5
         async with process(settings) as first, connect(listen, ALICE) as channel:
             await until_serving(channel)
             client = Client(channel)

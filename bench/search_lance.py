@@ -64,7 +64,7 @@ async def open_finder(folder: Path) -> AsyncIterator[Find]:
         table = await connection.open_table(lance_rows.table_name(SCOPE, SPEC))
         notes = (await table.schema()).field("vector").metadata or {}
         (words,) = [index.columns[0] for index in await table.list_indices() if index.index_type == "FTS"]
-        yield _Bare(table, words, int(notes.get(b"ragmesh.probes", 0))).find
+        yield _Bare(table, words, int(notes.get(b"ragmesh.lists_read", 0))).find
 
 
 def number_of(place: Place) -> int:
@@ -100,7 +100,7 @@ class _Bare:
         asked = self._table.query().nearest_to(query.vector).column("vector").distance_type("cosine").limit(limit)
         if not self._probes:
             return asked
-        return asked.minimum_nprobes(self._probes).maximum_nprobes(0)
+        return asked.nprobes(self._probes)
 
     def _matching(self, query: Query, limit: int) -> AsyncStandardQuery:
         return self._table.query().nearest_to_text(MatchQuery(query.text, self._words)).limit(limit)

@@ -40,6 +40,7 @@ _GROWTH = 4
 _TRIALS = 32
 _TRIED_PROBES = (4, 8, 16, 32, 64, 128, 256, 512)
 _TRIED_LIMIT = 100
+_ALL_PROBES = 1_000_000
 # One-bit distances only say which rows to compare by their whole vectors: so many times those asked for.
 _REFINE = {"ivf_rq": 5}
 _LONGEST_WORD = 255
@@ -51,7 +52,8 @@ _FEW = 20
 
 _TEXT_INDEX = "words_index"
 _VECTOR_INDEX = "vector_index"
-_PROBES = "ragmesh.probes"
+# Under the name `ragmesh.probes` there are numbers that were found out while every search read all lists.
+_PROBES = "ragmesh.lists_read"
 _MADE_OF = "ragmesh.made_of"
 _KIND = "ragmesh.kind"
 
@@ -81,6 +83,7 @@ class LanceTable:
         self._scans = 0
         self._kind = ""
         self._probes = 0
+        self._tried = True
         self._made_of = 0
 
     @property
@@ -101,10 +104,13 @@ class LanceTable:
         if text := indexes.get(_TEXT_INDEX):
             self._stale_rows = text.num_unindexed_rows or 0
         if _VECTOR_INDEX in indexes:
-            # Without its notes, should it have been made and a crash have come between, it is searched thoroughly.
+            # Made and not tried, should a crash have come between, it is searched thoroughly until put in order.
             notes = self._columns.field("vector").metadata or {}
             self._kind = notes.get(_KIND.encode(), b"ivf_rq").decode()
-            self._probes = self._options.probes or int(notes.get(_PROBES.encode(), _TRIED_PROBES[-1]))
+            self._probes = self._options.probes or int(notes.get(_PROBES.encode(), 0))
+            if not self._probes:
+                self._probes, self._tried = _TRIED_PROBES[-1], False
+                self._stale_writes = _STALE_WRITES
             self._made_of = int(notes.get(_MADE_OF.encode(), 0))
         elif await self._table.count_rows() >= self._options.index_rows:
             self._stale_writes = _STALE_WRITES
@@ -168,9 +174,15 @@ class LanceTable:
 
     async def nearest(self, vector: Vectors, limit: int, where: str | None) -> list[Scored]:
         """The rows nearest to the vector by cosine, best first."""
-        query = self._near(vector, limit, self._probes)
-        rows = await self._rows(query if where is None else query.where(where), [*_wanted(limit), "_distance"])
+        rows = await self._nearest(vector, limit, where, self._probes)
+        if where is not None and self._probes and len(rows) < limit:
+            # Too few of the filter's rows are in these lists. (Of a range of lists LanceDB reads the most in any case.)
+            rows = await self._nearest(vector, limit, where, _ALL_PROBES)
         return _scored(rows, 1.0 - rows["_distance"].to_numpy())
+
+    async def _nearest(self, vector: Vectors, limit: int, where: str | None, probes: int) -> pa.Table:
+        query = self._near(vector, limit, probes)
+        return await self._rows(query if where is None else query.where(where), [*_wanted(limit), "_distance"])
 
     async def matching(self, spec: IndexSpec, query: str, limit: int, where: str | None) -> list[Scored]:
         """The rows that score best by BM25."""
@@ -207,6 +219,8 @@ class LanceTable:
             async with self._lock if self._crowded_out >= _PATIENCE else nullcontext():
                 await self._table.optimize(cleanup_older_than=_KEPT)
             await self._index_vectors_if_grown()
+            if not self._tried:
+                await self._try_index()
         except RuntimeError:
             self._crowded_out += 1
             raise
@@ -236,18 +250,21 @@ class LanceTable:
         return rows >= _GROWTH * self._made_of and self._options.kind(rows) != "flat"
 
     async def _index_vectors(self, kind: str, rows: int) -> None:
-        """Make the index of the vectors, and find out how it is to be searched."""
+        """Make the index of the vectors, which has yet to be tried."""
         # Until that is found out, searches look thoroughly.
-        self._kind, self._probes = kind, _TRIED_PROBES[-1]
+        self._kind, self._probes, self._tried = kind, _TRIED_PROBES[-1], False
         config = (IvfRq if kind == "ivf_rq" else IvfSq)(distance_type="cosine")
         await self._table.create_index("vector", config=config, name=_VECTOR_INDEX)
         self._made_of = rows
-        self._probes = self._options.probes or await self._tried()
-        notes = {_KIND: kind, _PROBES: str(self._probes), _MADE_OF: str(rows)}
-        await self._table.update_field_metadata({"path": "vector", "metadata": notes})
-        logger.info("%s: %s of %d vectors, %d probes", self._table.name, kind, rows, self._probes)
 
-    async def _tried(self) -> int:
+    async def _try_index(self) -> None:
+        self._probes = self._options.probes or await self._fewest_probes()
+        notes = {_KIND: self._kind, _PROBES: str(self._probes), _MADE_OF: str(self._made_of)}
+        await self._table.update_field_metadata({"path": "vector", "metadata": notes})
+        self._tried = True
+        logger.info("%s: %s of %d vectors, %d probes", self._table.name, self._kind, self._made_of, self._probes)
+
+    async def _fewest_probes(self) -> int:
         """The fewest probes by which vectors of the table find their nearest, as many as the recall asks for."""
         queries = await self._sample()
         exact = [await self._best_ten(self._near(vector, _TRIED_LIMIT, 0).bypass_vector_index()) for vector in queries]
@@ -273,9 +290,7 @@ class LanceTable:
         query = self._table.query().nearest_to(vector).column("vector").distance_type("cosine").limit(limit)
         if not probes:
             return query
-        # A filter that leaves few rows in these lists goes on to further ones, until there are enough. The most goes
-        # first: it is twenty where nothing is said, and the least may not be above it.
-        probing = query.maximum_nprobes(0).minimum_nprobes(probes)
+        probing = query.nprobes(probes)
         refined = _REFINE.get(self._kind)
         return probing.refine_factor(refined) if refined else probing
 

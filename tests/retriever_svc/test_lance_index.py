@@ -63,6 +63,46 @@ async def test_nearly_all_of_the_exact_nearest_are_found(tmp_path: Path, kind: V
         assert len(await index.search_sparse(KB, SPEC, "apple", 3000, None)) == 2100
 
 
+async def test_an_index_is_made_of_those_that_have_vectors(tmp_path: Path) -> None:
+    """Not before there are enough of them, and the others are found by words all the while."""
+    vectors = np.random.default_rng(7).standard_normal((1500, DIMENSION), dtype=np.float32)
+    async with open_lance_index(options(tmp_path)) as index:
+        await index.save(KB, STATE)
+        await index.upsert(KB, SPEC, chunks(0, 500), vectors[:500])
+        await index.upsert(KB, SPEC, chunks(500, 1500), None)
+        await index.tidy()
+        table = await index._find(KB, SPEC)
+        assert table
+        assert table._kind == ""
+        await index.upsert(KB, SPEC, chunks(500, 1100), vectors[500:1100])
+        table._rest_until = 0.0
+        await index.tidy()
+        assert (table._kind, table._made_of) == ("ivf_sq", 1100)
+        assert await nearest(index, vectors[1050]) >= {1050}
+        assert len(await index.search_dense(KB, SPEC, vectors[0], 2000, None)) == 1100
+        assert len(await index.search_sparse(KB, SPEC, "apple", 2000, None)) == 1500
+
+
+async def test_an_index_that_was_never_tried_is_searched_whole_until_it_is(tmp_path: Path) -> None:
+    """As a crash leaves it, or a release that tried it otherwise."""
+    vectors = np.random.default_rng(7).standard_normal((1500, DIMENSION), dtype=np.float32)
+    async with open_lance_index(options(tmp_path)) as index:
+        await index.save(KB, STATE)
+        await index.upsert(KB, SPEC, chunks(0, 1500), vectors)
+        await index.tidy()
+        table = await index._find(KB, SPEC)
+        assert table
+        await table._table.update_field_metadata({"path": "vector", "metadata": {"ragmesh.lists_read": "0"}})
+    async with open_lance_index(options(tmp_path)) as index:
+        assert await nearest(index, vectors[700]) >= {700}
+        table = await index._find(KB, SPEC)
+        assert table
+        assert (table._tried, table.due) == (False, True)
+        await index.tidy()
+        assert table._tried
+        assert table._probes < 512
+
+
 async def test_what_a_replacement_cut_off_leaves_is_nowhere(index: LanceIndex) -> None:
     """Its one commit is there, the rows that were to go after it are not found, counted or read."""
     three = [Chunk(Place("doc", ordinal), "an apple") for ordinal in range(3)]

@@ -68,7 +68,7 @@ fmt: $(VENV)/.lint ## Format the Python code and apply the safe fixes.
 
 # ROUNDS=N measures so many rounds; DOCS=1 writes the tables to docs/performance.md too. On a GPU: `make install-gpu gen`,
 # then MODEL=... .venv/bin/python -m bench.generate.
-.PHONY: bench-mesh bench-generate bench-vllm-vs-hf bench-soak bench-extractive bench-search bench-embed bench-loaders
+.PHONY: bench-mesh bench-generate bench-vllm-vs-hf bench-soak bench-extractive bench-search bench-embed bench-chunking bench-loaders
 bench-mesh: $(VENV)/.bench gen ## Measure what each hop adds to the first token and to every later one.
 	$(PYTHON) -m bench.mesh
 
@@ -109,6 +109,10 @@ bench-ingest: $(VENV)/.bench $(LANGCHAIN)/.installed gen ## Measure ingestion be
 
 bench-extractive: $(VENV)/.bench gen ## Measure how often the extractive engine's first quote holds the answer. FOLDER=... names the questions.
 	$(PYTHON) -m bench.extractive $(FOLDER)
+
+CUT := $(addprefix ../shared/data/,squad-dev10 k8s-docs/known-item)
+bench-chunking: $(VENV)/.bench gen ## Measure what each chunking strategy does to retrieval. CUT=... names the folders, CHUNKINGS=... other ways.
+	$(PYTHON) -m bench.chunking $(CUT)
 
 LABELLED := ../shared/data
 FOLDERS := $(addprefix $(LABELLED)/,squad-dev10 k8s-docs/known-item cmrc2018-trial xquad-zh-dev10)

@@ -22,10 +22,10 @@ help: ## List the targets.
 # --- Running the mesh -------------------------------------------------------------------------------
 
 .PHONY: demo up down
-demo: $(VENV)/.local $(VENV)/.converted-auto gen ## Start the mesh, ingest the sample documents, ask one question, stop.
+demo: $(VENV)/.local $(VENV)/.converted gen ## Start the mesh, ingest the sample documents, ask one question, stop.
 	$(PYTHON) -m deploy.local demo
 
-up: $(VENV)/.local $(VENV)/.converted-auto gen ## Start the mesh and keep it up until Ctrl-C or `make down`.
+up: $(VENV)/.local $(VENV)/.converted gen ## Start the mesh and keep it up until Ctrl-C or `make down`.
 	$(PYTHON) -m deploy.local up
 
 down: $(VENV)/.local ## Drain and stop the mesh that `make up` started.
@@ -43,7 +43,7 @@ gen/ragmesh.pb: protos/generate.py $(shell find protos/ragmesh protos/third_part
 # --- Checking ---------------------------------------------------------------------------------------
 
 .PHONY: test lint lint-python lint-contract fmt
-test: $(VENV)/.test $(VENV)/.converted-auto $(VENV)/.converted-float32 gen ## Run every test. PYTEST_ARGS narrows it: make test PYTEST_ARGS='tests/gateway -x'
+test: $(VENV)/.test $(VENV)/.converted gen ## Run every test. PYTEST_ARGS narrows it: make test PYTEST_ARGS='tests/gateway -x'
 	$(PYTHON) -m pytest $(PYTEST_ARGS)
 
 lint: lint-python lint-contract ## Check style, types, the import rules and the contract.
@@ -135,8 +135,8 @@ $(VENV)/.%: pyproject.toml requirements.lock | $(VENV)/.python
 	touch $@
 
 # The encoder as ONNX, so that the first start has it; what cannot be converted here runs on torch.
-$(VENV)/.converted-%: embedder_svc/conversion.py embedder_svc/exporting.py | $(VENV)/.local
-	-RAGMESH_EMBEDDER_DTYPE=$* $(PYTHON) -m embedder_svc.convert
+$(VENV)/.converted: embedder_svc/conversion.py embedder_svc/exporting.py | $(VENV)/.local
+	-$(PYTHON) -m embedder_svc.convert
 	touch $@
 
 $(VENV)/.local: EXTRAS := local

@@ -1,9 +1,9 @@
 """How well retrieval ranks: nDCG@10, recall at 5 and 20 and MRR on labelled questions, of each half and of hybrid.
 
 Documents go in through ingest_svc and questions through retriever_svc, as anyone's do; a document stands where its best
-chunk does. Folders are arguments (bench/labelled.py says what one holds). ENCODERS='DTYPE=float32 DTYPE=int8' compares
-the encoder under these settings (RAGMESH_EMBEDDER_*) by dense search; RERANKER is a cross-encoder for hybrid with every
-option. QUERIES=N asks so many of each set only. DOCS=1 writes docs/quality.md and its plot.
+chunk does. Folders are arguments (bench/labelled.py says what one holds). ENCODERS='DTYPE=float32 DTYPE=bfloat16'
+compares the encoder under these settings (RAGMESH_EMBEDDER_*) by dense search; RERANKER is a cross-encoder for hybrid
+with every option. QUERIES=N asks so many of each set only. DOCS=1 writes docs/quality.md and its plot.
 """
 
 from __future__ import annotations

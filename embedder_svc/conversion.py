@@ -21,13 +21,13 @@ logger = logging.getLogger(__name__)
 Kind = Literal["encoder", "reranker"]
 
 # Raised whenever the same model would be converted to something else.
-_VERSION = 1
+_VERSION = 2
 _TIMEOUT_S = 3600.0
 _KEY_DIGITS = 16
 
 
-def convert(kind: Kind, model: Path, precision: str, cache: Path) -> Path:
-    """The folder of the model converted to `float32` or `int8`: the one in the cache, else made now.
+def convert(kind: Kind, model: Path, cache: Path) -> Path:
+    """The folder of the converted model: the one in the cache, else made now.
 
     Several processes may ask for one at once: the first converts, the others wait for it. What is found damaged
     is made again. Raises LoadError where the model cannot be converted.
@@ -36,20 +36,20 @@ def convert(kind: Kind, model: Path, precision: str, cache: Path) -> Path:
         return model
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        folder = cache / _name(kind, model, precision)
+        folder = cache / _name(kind, model)
         with _locked(folder.with_suffix(".lock")):
             if not _is_whole(folder):
-                _make(kind, model, precision, folder)
+                _make(kind, model, folder)
     except OSError as error:
         raise LoadError(f"{model.name}: cannot be converted in {cache}: {error}") from error
     return folder
 
 
-def _name(kind: Kind, model: Path, precision: str) -> str:
-    """Tells apart whatever makes another graph: weights, configuration, precision, and how we convert."""
+def _name(kind: Kind, model: Path) -> str:
+    """Tells apart whatever makes another graph: weights, configuration, and how we convert."""
     configuration = converted.digest(path for path in sorted(model.rglob("*.json")) if path.is_file())
     key = f"{_VERSION} {kind} {weights.revision(model)} {configuration}"
-    return f"{hashlib.sha256(key.encode()).hexdigest()[:_KEY_DIGITS]}-{precision}"
+    return hashlib.sha256(key.encode()).hexdigest()[:_KEY_DIGITS]
 
 
 @contextmanager
@@ -71,23 +71,23 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
-def _make(kind: Kind, model: Path, precision: str, folder: Path) -> None:
+def _make(kind: Kind, model: Path, folder: Path) -> None:
     """Convert beside the folder and put it in place whole; what an earlier attempt left is swept away."""
     partial = folder.with_suffix(".partial")
     for path in (partial, folder):
         shutil.rmtree(path, ignore_errors=True)
     partial.mkdir()
-    logger.info("converting %s to ONNX %s, once", model.name, precision)
+    logger.info("converting %s to ONNX, once", model.name)
     try:
-        _run(kind, model, precision, partial)
+        _run(kind, model, partial)
         partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _run(kind: Kind, model: Path, precision: str, folder: Path) -> None:
+def _run(kind: Kind, model: Path, folder: Path) -> None:
     """In a process of its own, whose gigabyte of torch goes with it."""
-    order = json.dumps({"kind": kind, "model": str(model), "precision": precision, "folder": str(folder)})
+    order = json.dumps({"kind": kind, "model": str(model), "folder": str(folder)})
     command = [sys.executable, "-m", "embedder_svc.exporting", order]
     environment = {**os.environ, "TQDM_DISABLE": "1"}
     try:
@@ -98,4 +98,4 @@ def _run(kind: Kind, model: Path, precision: str, folder: Path) -> None:
         raise LoadError(f"{model.name}: not converted within {_TIMEOUT_S:.0f} s") from error
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise LoadError(f"{model.name}: cannot be converted to ONNX {precision}: {last}")
+        raise LoadError(f"{model.name}: cannot be converted to ONNX: {last}")

@@ -28,9 +28,9 @@ class LoadOptions:
     """How to load a model.
 
     The device is `auto`, `cpu`, `cuda` or `cuda:1`; the backend `auto`, `onnx` (for the CPU) or `torch`; the
-    dtype `auto`, `float32`, `int8` (onnx only), `float16` or `bfloat16` (torch only). With `auto` they are a GPU
-    with torch in the dtype of the weights where there is a GPU, else the CPU with ONNX Runtime, in int8 where
-    the CPU multiplies that faster. Texts are cut at `max_tokens` even where the model reads more. With 0 threads
+    dtype `auto`, `float32`, `bfloat16` or `float16` (torch only). With `auto` they are a GPU with torch in the
+    dtype of the weights where there is a GPU, else the CPU with OpenVINO, in bfloat16 where the CPU multiplies
+    that faster. Texts are cut at `max_tokens` even where the model reads more. With 0 threads
     there is one for each core. A model that is not on disk is downloaded only where `download` allows it. What
     is converted to ONNX is kept in `conversion_folder`.
     """

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnxruntime.quantization import QuantType, quantize_dynamic
-from onnxruntime.transformers import optimizer
 from tokenizers import Tokenizer
 
 from embedder_svc import converted, onnx_model, weights
@@ -25,13 +23,11 @@ from embedder_svc.sentence_transformer_encoder import SentenceTransformerEncoder
 
 _OPSET = 17
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-# Products of matrices, alone or within fused attention; embeddings stay as they are.
-_QUANTIZED = ["MatMul", "Attention"]
 # A protobuf message holds 2 GiB; beyond this the weights lie beside the graph.
 _LARGE_BYTES = 1_800_000_000
 # The least cosine, or the greatest difference of scores, between the model and what it was converted to.
-_LEAST_COSINE = {"float32": 0.9999, "int8": 0.95}
-_GREATEST_DIFFERENCE = {"float32": 1e-3, "int8": 0.1}
+_LEAST_COSINE = 0.9999
+_GREATEST_DIFFERENCE = 1e-3
 
 # Of many lengths, scripts and cases, so that padding, lower-casing and unknown characters show.
 _SAMPLE = [
@@ -64,28 +60,26 @@ class _Source:
     manifest: Manifest
     output: Callable[[Mapping[str, Any]], Any]
     difference: Callable[[onnx_model.OnnxModel], float]
-    tolerance: Mapping[str, float]
+    tolerance: float
 
 
 def main(order: Mapping[str, str]) -> None:
-    """Convert `model` of `kind` to `precision` into the empty `folder`; raises LoadError where it cannot be."""
-    folder, precision = Path(order["folder"]), order["precision"]
-    source = (_encoder if order["kind"] == "encoder" else _reranker)(Path(order["model"]), precision)
+    """Convert `model` of `kind` into the empty `folder`; raises LoadError where it cannot be."""
+    folder = Path(order["folder"])
+    source = (_encoder if order["kind"] == "encoder" else _reranker)(Path(order["model"]))
     _save_tokenizer(source, folder)
     with TemporaryDirectory(dir=folder) as scratch:
-        plain = Path(scratch, "plain.onnx")
-        _export(source, plain)
-        fused = _fused(source, plain)
-        for graph in (fused, plain):
-            _finish(graph, precision, folder, large=_is_large(source))
-            converted.write(folder, converted.fields(source.manifest))
-            difference = source.difference(onnx_model.load(folder, source.manifest.kind, LoadOptions()))
-            if difference <= source.tolerance[precision]:
-                return
-    raise LoadError(f"it differs by more than {source.tolerance[precision]} from the model")
+        graph = Path(scratch, "exported.onnx")
+        _export(source, graph)
+        # In one file, or in two where it is large, whatever the exporter made of it.
+        onnx.save_model(onnx.load(graph), folder / converted.GRAPH, save_as_external_data=_is_large(source))
+    converted.write(folder, converted.fields(source.manifest))
+    difference = source.difference(onnx_model.load(folder, source.manifest.kind, LoadOptions(dtype="float32")))
+    if difference > source.tolerance:
+        raise LoadError(f"it differs by {difference:.1e} from the model")
 
 
-def _encoder(model: Path, precision: str) -> _Source:
+def _encoder(model: Path) -> _Source:
     encoder = SentenceTransformerEncoder.load(str(model), model.name, LoadOptions(device="cpu", dtype="float32"))
     loaded = encoder._model  # noqa: SLF001 - the conversion is of what the adapter holds
     if any(getattr(module, "include_prompt", True) is False for module in loaded):
@@ -93,7 +87,7 @@ def _encoder(model: Path, precision: str) -> _Source:
     card, prompts = encoder.card, {task.value: encoder._prompts[task] for task in Task}  # noqa: SLF001
     manifest = Manifest(
         kind="encoder",
-        revision=weights.revision(model, precision),
+        revision=weights.revision(model),
         max_tokens=card.max_tokens,
         dimension=card.dimension,
         matryoshka_dimensions=card.matryoshka_dimensions,
@@ -104,8 +98,7 @@ def _encoder(model: Path, precision: str) -> _Source:
     def difference(graph: onnx_model.OnnxModel) -> float:
         return max(1 - float(cosine) for task in Task for cosine in _cosines(encoder, graph, task, prompts[task.value]))
 
-    limits = {name: 1 - cosine for name, cosine in _LEAST_COSINE.items()}
-    return _Source(loaded, manifest, lambda features: features["sentence_embedding"], difference, limits)
+    return _Source(loaded, manifest, lambda features: features["sentence_embedding"], difference, 1 - _LEAST_COSINE)
 
 
 def _cosines(encoder: Encoder, graph: onnx_model.OnnxModel, task: Task, prompt: str) -> Vectors:
@@ -114,13 +107,13 @@ def _cosines(encoder: Encoder, graph: onnx_model.OnnxModel, task: Task, prompt: 
     return np.asarray((unit * encoder.encode(_SAMPLE, task)).sum(axis=1), dtype=np.float32)
 
 
-def _reranker(model: Path, precision: str) -> _Source:
+def _reranker(model: Path) -> _Source:
     reranker: Reranker = CrossEncoderReranker.load(str(model), model.name, LoadOptions(device="cpu", dtype="float32"))
     loaded = reranker._model  # type: ignore[attr-defined]  # noqa: SLF001 - as above
     pairs = [(_SAMPLE[0], text) for text in _SAMPLE]
     manifest = Manifest(
         kind="reranker",
-        revision=weights.revision(model, precision),
+        revision=weights.revision(model),
         max_tokens=reranker.card.max_tokens,
         **_tensors(loaded, loaded.preprocess(pairs)),
     )
@@ -153,7 +146,7 @@ def _save_tokenizer(source: _Source, folder: Path) -> None:
 
 
 def _export(source: _Source, graph: Path) -> None:
-    """With torch's tracing exporter: the graphs of the newer one are not those that the optimizer knows."""
+    """With torch's tracing exporter, whose graphs keep both axes free."""
     inputs = source.manifest.inputs
     tensors = tuple(torch.ones((2, 8), dtype=torch.int64) for _ in inputs)
     axes = {name: {0: "batch", 1: "length"} for name in inputs} | {"output": {0: "batch"}}
@@ -168,33 +161,6 @@ def _export(source: _Source, graph: Path) -> None:
             opset_version=_OPSET,
             dynamo=False,
         )
-
-
-def _fused(source: _Source, plain: Path) -> Path:
-    """The graph with attention, normalisations and activations as single operators, where they are recognised."""
-    config = source.model.config
-    heads, hidden = getattr(config, "num_attention_heads", 0), getattr(config, "hidden_size", 0)
-    optimized = optimizer.optimize_model(str(plain), "bert", num_heads=heads, hidden_size=hidden, opt_level=0)
-    fused = plain.with_name("fused.onnx")
-    optimized.save_model_to_file(str(fused), use_external_data_format=_is_large(source))
-    return fused
-
-
-def _finish(graph: Path, precision: str, folder: Path, *, large: bool) -> None:
-    """Put the graph into the folder, quantized where asked for: weights per channel, activations as they come."""
-    target = folder / converted.GRAPH
-    if precision == "int8":
-        quantize_dynamic(
-            graph,
-            target,
-            op_types_to_quantize=_QUANTIZED,
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            use_external_data_format=large,
-            extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
-        )
-    else:
-        onnx.save_model(onnx.load(graph), target, save_as_external_data=large)
 
 
 def _is_large(source: _Source) -> bool:

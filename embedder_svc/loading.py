@@ -1,4 +1,4 @@
-"""Which backend runs a model: ONNX Runtime on a CPU, where the model can be converted, else torch."""
+"""Which backend runs a model: OpenVINO on a CPU, where the model can be converted, else torch."""
 
 import logging
 from collections.abc import Callable
@@ -12,6 +12,8 @@ from embedder_svc.encoding import Encoder, LoadError, LoadOptions, ModelOptions,
 logger = logging.getLogger(__name__)
 
 Model = TypeVar("Model")
+
+_ONNX_DTYPES = {"auto", "float32", "bfloat16"}
 
 # Importing an adapter imports its library, which takes seconds for torch: each is imported where it is chosen.
 
@@ -56,48 +58,32 @@ def load_reranker(options: ModelOptions) -> Reranker:
 
 def prepare(kind: Kind, options: ModelOptions) -> None:
     """Convert the model as a server with these options would at its first start; raises LoadError."""
-    if precisions := _precisions(options.load):
-        folder = weights.locate(options.model, download=options.load.download)
-        convert(kind, folder, precisions[0], options.load.conversion_folder)
+    if _onnx_may(options.load):
+        convert(kind, weights.locate(options.model, download=options.load.download), options.load.conversion_folder)
 
 
 def _load(kind: Kind, options: ModelOptions, onnx: Callable[[Path], Model], torch: Callable[[], Model]) -> Model:
-    """The model on the first backend and precision that can run it; raises what the last of them raised."""
+    """The model on the first backend that can run it; raises what the last of them raised."""
     folder = weights.locate(options.model, download=options.load.download)
-    precisions = _precisions(options.load)
-    torch_may = options.load.backend != "onnx" and options.load.dtype != "int8" and not converted.is_converted(folder)
-    for place, precision in enumerate(precisions):
+    torch_may = options.load.backend != "onnx" and not converted.is_converted(folder)
+    if _onnx_may(options.load):
         try:
-            return onnx(convert(kind, folder, precision, options.load.conversion_folder))
+            return onnx(convert(kind, folder, options.load.conversion_folder))
         except LoadError as error:
-            if place == len(precisions) - 1 and not torch_may:
+            if not torch_may:
                 raise
-            logger.warning("%s does not run on ONNX Runtime in %s: %s", options.name, precision, error)
+            logger.warning("%s does not run as ONNX: %s", options.name, error)
     if not torch_may:
         raise LoadError(f"{options.model}: no backend {options.load.backend} with dtype {options.load.dtype} here")
     return torch()
 
 
-def _precisions(load: LoadOptions) -> tuple[str, ...]:
-    """What to try on ONNX Runtime, best first; empty where it is not the backend."""
+def _onnx_may(load: LoadOptions) -> bool:
+    """Whether to try it as ONNX: on a CPU, in what that computes in."""
     on_cpu = load.device == "cpu" or (load.device == "auto" and (load.backend == "onnx" or not _has_gpu()))
-    if load.backend == "torch" or not on_cpu:
-        return ()
-    by_dtype = {"int8": ("int8",), "float32": ("float32",)}
-    if load.dtype == "auto":
-        return ("int8", "float32") if _multiplies_int8() else ("float32",)
-    return by_dtype.get(load.dtype, ())
+    return on_cpu and load.backend != "torch" and load.dtype in _ONNX_DTYPES
 
 
 def _has_gpu() -> bool:
     """Whether a CUDA device is here, without the seconds that asking torch takes."""
     return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
-
-
-def _multiplies_int8() -> bool:
-    """Whether the CPU has dot products of int8: without them int8 saturates, or is no faster."""
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return False
-    return not flags.isdisjoint({"avx512_vnni", "avx_vnni", "asimddp", "i8mm"})

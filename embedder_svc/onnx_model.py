@@ -1,13 +1,12 @@
-"""What the adapters to ONNX Runtime share: opening a converted model, running it, and the device's failures."""
+"""What the adapters to converted models share: opening one on OpenVINO, running it, and the device's failures."""
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 from tokenizers import Encoding, Tokenizer
 
 from embedder_svc import converted
@@ -16,7 +15,18 @@ from embedder_svc.encoding import LoadError, LoadOptions, Vectors
 from embedder_svc.fast_tokenizer import FastTokenizer
 from meshkit.errors import MeshError, Unavailable, map_exceptions
 
-BACKEND = "onnx-cpu"
+# OpenVINO's converter, which nothing here uses, reports each import to its maker: it is imported as if it were missing.
+sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
+
+import openvino  # noqa: E402 - after the above
+
+BACKEND = "openvino-cpu"
+
+_PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+# OpenVINO prepares itself for each shape that it meets: with lengths in such steps it meets few, and keeps what it
+# prepared for the last of them. Each of those takes a megabyte or two.
+_LENGTH_STEP = 8
+_PREPARED = "128"
 
 
 class OnnxModel:
@@ -25,21 +35,25 @@ class OnnxModel:
     `run` is for one thread at a time; `tokenizer`, which counts, may be used beside it.
     """
 
-    def __init__(self, manifest: Manifest, tokenizer: Tokenizer, session: onnxruntime.InferenceSession) -> None:
+    def __init__(self, manifest: Manifest, tokenizer: Tokenizer, request: openvino.InferRequest) -> None:
         self.manifest = manifest
         self.tokenizer = FastTokenizer(tokenizer, manifest.max_tokens)
         self._cutting = tokenizer
-        self._session = session
+        self._request = request
 
     def run(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> Vectors:
         """What the graph gives for each text or pair, in order; raises MeshError where it fails."""
         encodings = self._cutting.encode_batch_fast(list(texts))
         with _device_errors():
-            return np.asarray(self._session.run(None, self._tensors(encodings))[0], dtype=np.float32)
+            self._request.infer(self._tensors(encodings))
+            # A copy: the next call writes into the same memory.
+            return np.array(self._request.get_output_tensor().data, dtype=np.float32)
 
     def _tensors(self, encodings: Sequence[Encoding]) -> dict[str, np.ndarray]:
         """Padded on the right, which is what was verified when the model was converted."""
-        shape = len(encodings), max(len(encoding) for encoding in encodings)
+        longest = max(len(encoding) for encoding in encodings)
+        length = min(-(-longest // _LENGTH_STEP) * _LENGTH_STEP, self.manifest.max_tokens)
+        shape = len(encodings), length
         pads = {"input_ids": self.manifest.pad_id, "token_type_ids": self.manifest.pad_type_id, "attention_mask": 0}
         tensors = {name: np.full(shape, pads[name], dtype=np.int64) for name in self.manifest.inputs}
         for row, encoding in enumerate(encodings):
@@ -58,12 +72,12 @@ def load(folder: Path, kind: str, options: LoadOptions) -> OnnxModel:
     try:
         manifest = converted.read(folder)
         tokenizer = Tokenizer.from_file(str(folder / converted.TOKENIZER))
-        session = _session(folder / converted.GRAPH, options.threads)
-    except (converted.Corrupt, *_FAILURES) as error:
+        request = _request(folder / converted.GRAPH, options)
+    except (converted.Corrupt, RuntimeError) as error:
         raise LoadError(f"{folder}: {error}") from error
     if manifest.kind != kind:
         raise LoadError(f"{folder}: holds a converted {manifest.kind}, not {kind}")
-    return OnnxModel(_limited(manifest, tokenizer, options.max_tokens), tokenizer, session)
+    return OnnxModel(_limited(manifest, tokenizer, options.max_tokens), tokenizer, request)
 
 
 def _limited(manifest: Manifest, tokenizer: Tokenizer, max_tokens: int) -> Manifest:
@@ -74,34 +88,26 @@ def _limited(manifest: Manifest, tokenizer: Tokenizer, max_tokens: int) -> Manif
     return Manifest(**{**converted.fields(manifest), "max_tokens": limit})  # type: ignore[arg-type]
 
 
-def _session(graph: Path, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    # A number of ours: with its own choice the threads are pinned to cores, which other services share.
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-    options.inter_op_num_threads = 1
-    # Threads that wait by spinning take the cores from the other services.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-
-
-# Each has Exception alone as its parent; the last is what C++ throws of itself.
-_FAILURES = (
-    onnx_errors.Fail,
-    onnx_errors.InvalidArgument,
-    onnx_errors.InvalidGraph,
-    onnx_errors.InvalidProtobuf,
-    onnx_errors.NoSuchFile,
-    onnx_errors.NotImplemented,
-    onnx_errors.RuntimeException,
-    RuntimeError,
-)
+def _request(graph: Path, options: LoadOptions) -> openvino.InferRequest:
+    core = openvino.Core()
+    properties = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": options.threads or len(os.sched_getaffinity(0)),
+        # The cores are shared with the other services.
+        "ENABLE_CPU_PINNING": False,
+        "CPU_RUNTIME_CACHE_CAPACITY": _PREPARED,
+    }
+    if options.dtype == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise LoadError("the CPU does not compute in bfloat16")
+    if precision := _PRECISIONS.get(options.dtype):
+        properties["INFERENCE_PRECISION_HINT"] = precision
+    return core.compile_model(core.read_model(graph), "CPU", properties).create_infer_request()
 
 
 @contextmanager
 def _device_errors() -> Iterator[None]:
-    """Turn ONNX Runtime's exceptions into members of the tree."""
-    with map_exceptions(dict.fromkeys(_FAILURES, _failed)):
+    """Turn OpenVINO's exceptions into members of the tree."""
+    with map_exceptions({RuntimeError: _failed}):
         yield
 
 

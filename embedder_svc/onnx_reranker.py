@@ -1,4 +1,4 @@
-"""The adapter to converted cross-encoders on ONNX Runtime."""
+"""The adapter to converted cross-encoders."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -21,7 +21,7 @@ _MIB = 1024 * 1024
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 Backend = Literal["auto", "onnx", "torch"]
-Dtype = Literal["auto", "float32", "int8", "float16", "bfloat16"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class ModelSettings(BaseModel):
@@ -90,9 +90,8 @@ class Settings(ServerSettings):
     )
     dtype: Dtype = Field(
         "auto",
-        description="What the models compute in: float32 or, on onnx, int8 or, on torch, float16 or bfloat16. auto for "
-        "that of their weights on a GPU, and on a CPU for int8 where it has instructions for that, else float32. "
-        "Vectors in int8 have a revision of their own, so servers that share an index should share this too.",
+        description="What the models compute in: float32, bfloat16 or, on torch, float16. auto for that of their "
+        "weights on a GPU, and on a CPU for bfloat16 where it has instructions for that, else float32.",
     )
     conversion_folder: Path = Field(
         default_factory=_user_cache, description="Folder in which models converted to ONNX are kept."

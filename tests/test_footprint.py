@@ -9,7 +9,7 @@ import pytest
 HEAVY = [
     "lancedb",
     "milvus_lite",
-    "onnxruntime",
+    "openvino",
     "pymilvus",
     "redis",
     "sentence_transformers",

@@ -6,18 +6,19 @@ import pytest
 
 from embedder_svc import weights
 from embedder_svc.conversion import convert
-from embedder_svc.encoding import Encoder, ModelOptions
+from embedder_svc.encoding import Encoder, LoadOptions, ModelOptions
 from embedder_svc.onnx_encoder import OnnxEncoder
 from embedder_svc.settings import Settings
 
 
 @pytest.fixture(scope="session")
 def minilm_folder() -> Path:
-    """The bundled all-MiniLM-L6-v2, converted to ONNX float32 once for this user."""
-    return convert("encoder", weights.locate(weights.BUNDLED_MODEL), "float32", Settings().conversion_folder)
+    """The bundled all-MiniLM-L6-v2, converted to ONNX once for this user."""
+    return convert("encoder", weights.locate(weights.BUNDLED_MODEL), Settings().conversion_folder)
 
 
 @pytest.fixture(scope="session")
 def minilm(minilm_folder: Path) -> Encoder:
-    """The bundled all-MiniLM-L6-v2 on ONNX Runtime in float32, whose vectors do not depend on their company."""
-    return OnnxEncoder.load(minilm_folder, ModelOptions(str(minilm_folder), "all-MiniLM-L6-v2"))
+    """The bundled all-MiniLM-L6-v2 on OpenVINO in float32."""
+    options = ModelOptions(str(minilm_folder), "all-MiniLM-L6-v2", LoadOptions(dtype="float32"))
+    return OnnxEncoder.load(minilm_folder, options)

@@ -131,7 +131,7 @@ async def test_the_app_serves_encoder_and_reranker(minilm_folder: Path, cross_en
         "dimension": 384,
         "maxTokens": 256,
         "normalized": True,
-        "backend": "onnx-cpu",
+        "backend": "openvino-cpu",
         "ready": True,
     }
     assert ranking.model == f"tiny@{described[1]['revision']}"

@@ -213,10 +213,9 @@ async def _open_workers(settings: Settings, stores: _Stores, core: _Core, stack:
         core.index,
         stores.locks,
         stores.bus,
-        cancelling,
         patience,
     )
-    running = JobRunning(stores.catalog, stores.jobs, taking, core.sources, reindexing, stores.bus, limits)
+    running = JobRunning(stores.catalog, stores.jobs, taking, core.sources, reindexing, stores.bus, cancelling, limits)
     queues = stores.queues
     for queue, handle, count in (
         (queues.documents, ingesting.read, settings.document_workers),

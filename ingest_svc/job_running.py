@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ingest_svc.cancelling import Cancelling
 from ingest_svc.catalog import Catalog, Document
 from ingest_svc.failure import Failure
 from ingest_svc.intake import document_id
@@ -46,6 +47,7 @@ class JobRunning:
         sources: Sources,
         reindexing: Reindexing,
         bus: ProgressBus,
+        cancelling: Cancelling,
         limits: JobLimits,
     ) -> None:
         self._catalog = catalog
@@ -54,6 +56,7 @@ class JobRunning:
         self._sources = sources
         self._reindexing = reindexing
         self._bus = bus
+        self._cancelling = cancelling
         self._limits = limits
 
     async def __call__(self, item: WorkItem) -> None:
@@ -76,7 +79,7 @@ class JobRunning:
         run = self._run if job.reindex is None else self._reindexing.run
         await self._jobs.change(tenant, job.id, (JobState.PENDING,), JobState.RUNNING)
         try:
-            await run(tenant, job)
+            await self._cancelling.guard(tenant, job.id, run(tenant, job))
             await self._jobs.change(tenant, job.id, (JobState.RUNNING,), JobState.SUCCEEDED)
         except Ended:
             return

@@ -5,7 +5,6 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from ingest_svc.cancelling import Cancelling
 from ingest_svc.catalog import Catalog, Collection, Document, DocumentState, Rebuild, now
 from ingest_svc.failure import Failure
 from ingest_svc.index import Index
@@ -41,7 +40,6 @@ class Reindexing:
         index: Index,
         locks: Locks,
         bus: ProgressBus,
-        cancelling: Cancelling,
         patience: Patience,
     ) -> None:
         self._catalog = catalog
@@ -50,7 +48,6 @@ class Reindexing:
         self._index = index
         self._locks = locks
         self._bus = bus
-        self._cancelling = cancelling
         self._patience = patience
 
     async def run(self, tenant: str, job: Job) -> None:
@@ -123,8 +120,7 @@ class Reindexing:
             if document is None or not document.generation or document.state is DocumentState.FAILED:
                 settled = Settled(id, "unchanged")
             else:
-                building = self._built(tenant, beside, document)
-                settled = await self._cancelling.guard(tenant, job.id, building)
+                settled = await self._built(tenant, beside, document)
             await self._jobs.settle(tenant, job.id, settled)
         if document is not None:
             await self._bus.publish(tenant, progress_of(document, job=job.id))

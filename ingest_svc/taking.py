@@ -8,6 +8,7 @@ from ingest_svc.intake import Accepted, Head, Intake, Origin, document_id
 from ingest_svc.jobs import PASSING, DocumentFailure, Entry, Job, JobStore, Settled, Source
 from ingest_svc.objects import ObjectStore, Upload
 from ingest_svc.progress import ProgressBus, progress_of
+from ingest_svc.threads import to_its_end
 from ingest_svc.work import Locks
 from meshkit.errors import MeshError, NotFound
 
@@ -91,10 +92,11 @@ class Taking:
         async with self._objects.open_upload(tenant) as upload:
             try:
                 await self._read(source, entry, upload)
-            except MeshError:
+            except BaseException:
                 await upload.discard()
                 raise
-            return await self._intake.accept(origin, admitted, upload)
+            # Cut off in the middle, it would leave bytes that no document has.
+            return await to_its_end(self._intake.accept(origin, admitted, upload))
 
     async def _read(self, source: Source, entry: Entry, upload: Upload) -> None:
         async with aclosing(source.read(entry, self._part_bytes)) as parts:

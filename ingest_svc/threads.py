@@ -1,8 +1,8 @@
-"""Blocking work in a thread, to its end: a cancelled caller leaves no thread behind that still uses its files."""
+"""Work that goes on to its end, in a thread where it blocks: a cancelled caller leaves none behind, nor half of it."""
 
 import asyncio
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 _Result = TypeVar("_Result")
 _Parameters = ParamSpec("_Parameters")
@@ -12,7 +12,12 @@ async def in_thread(
     work: Callable[_Parameters, _Result], *args: _Parameters.args, **kwargs: _Parameters.kwargs
 ) -> _Result:
     """The result of the work; a cancellation is raised when the work has ended."""
-    task = asyncio.create_task(asyncio.to_thread(work, *args, **kwargs))
+    return await to_its_end(asyncio.to_thread(work, *args, **kwargs))
+
+
+async def to_its_end(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """The result of the work; a cancellation is raised when the work has ended."""
+    task = asyncio.create_task(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

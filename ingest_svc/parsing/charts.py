@@ -1,4 +1,4 @@
-"""Charts of Office documents (DrawingML): their titles and the values that they show, as tables."""
+"""Charts of Office documents (DrawingML) as tables of their values, and the words of diagrams."""
 
 import re
 import zipfile
@@ -8,7 +8,7 @@ from docx.opc.package import OpcPackage
 from docx.opc.part import Part
 from lxml import etree
 
-from ingest_svc.extract import Writer
+from ingest_svc.extract import BlockKind, Writer
 from ingest_svc.parsing.package import common, related, xml
 
 _NAMESPACES = {
@@ -16,8 +16,20 @@ _NAMESPACES = {
     "c": "http://schemas.openxmlformats.org/drawingml/2006/chart",
     "s": "http://schemas.openxmlformats.org/spreadsheetml/2006/main",
 }
-_RELATION = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
+_RELATIONS = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}"
+CHART = "{http://schemas.openxmlformats.org/drawingml/2006/chart}chart"
+DIAGRAM = "{http://schemas.openxmlformats.org/drawingml/2006/diagram}relIds"
 _KIND = re.compile(r"(\w+?)(?:3D)?Chart")
+
+
+def write_reference(element: etree._Element, part: Part, writer: Writer) -> None:
+    """Write the chart or diagram that an element of a part refers to, one with the tag CHART or DIAGRAM."""
+    if element.tag == CHART:
+        write(part.rels[element.get(f"{_RELATIONS}id")].target_part.blob, writer)
+        return
+    for paragraph in xml(part.rels[element.get(f"{_RELATIONS}dm")].target_part.blob).iter("{*}p"):
+        words = "".join(_texts(paragraph)).strip()
+        writer.block(f"- {words}" if words else "", BlockKind.ITEM)
 
 
 def write(part: bytes, writer: Writer) -> None:
@@ -42,7 +54,7 @@ def of_sheets(data: bytes) -> dict[str, list[bytes]]:
     book: Part = OpcPackage.open(BytesIO(common(data))).main_document_part
     found = {}
     for sheet in _all(xml(book.blob), "//s:sheet"):
-        drawings = related(book.related_parts[sheet.get(_RELATION)], "drawing")
+        drawings = related(book.related_parts[sheet.get(f"{_RELATIONS}id")], "drawing")
         found[sheet.get("name")] = [chart.blob for drawing in drawings for chart in related(drawing, "chart")]
     return found
 

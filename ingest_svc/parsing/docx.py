@@ -1,4 +1,4 @@
-"""DOCX: paragraphs under their headings, lists, tables, equations, notes, text boxes and charts."""
+"""DOCX: paragraphs under their headings, lists, tables, equations, notes, text boxes, charts and what pictures show."""
 
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -15,8 +15,7 @@ from ingest_svc.parsing.docx_styles import WORD, Lists, Style, Styles, value
 from ingest_svc.parsing.equations import MATH, latex
 
 _CHOICE = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Choice"
-_CHART = "{http://schemas.openxmlformats.org/drawingml/2006/chart}chart"
-_RELATION = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
+_PICTURE = "{http://schemas.openxmlformats.org/drawingml/2006/wordprocessingDrawing}docPr"
 _ALTERNATIVES = _CHOICE.replace("Choice", "AlternateContent")
 _LEFT_OUT = {
     f"{WORD}{name}" for name in ("del", "moveFrom", "rPr", "pPr", "instrText", "delText", "sectPr", "sdtPr", "rt")
@@ -90,8 +89,10 @@ class _Reader:
         if not style.is_contents:
             self._write(text, style)
         for element in anchored:
-            if element.tag == _CHART:
-                charts.write(self._part.related_parts[element.get(_RELATION)].blob, self._writer)
+            if element.tag in (charts.CHART, charts.DIAGRAM):
+                charts.write_reference(element, self._part, self._writer)
+            elif element.tag == _PICTURE:
+                self._writer.block(package.description(element.get("descr")))
             else:
                 self.write(element)
 
@@ -122,7 +123,7 @@ class _Reader:
                 yield "\n".join(f"$${latex(equation).strip()}$$" for equation in element.iterchildren(f"{MATH}oMath"))
             elif tag == _ALTERNATIVES:
                 yield from self._words(next(element.iterchildren(_CHOICE), element))
-            elif tag in (f"{WORD}txbxContent", _CHART):
+            elif tag in (f"{WORD}txbxContent", _PICTURE, charts.CHART, charts.DIAGRAM):
                 self._anchored.append(element)
             elif tag in _NOTES:
                 note = self._notes.pop((_NOTES[tag], element.get(f"{WORD}id")), None)

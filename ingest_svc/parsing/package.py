@@ -35,6 +35,11 @@ _NO_TITLE = re.compile(
     re.IGNORECASE,
 )
 
+# What stands there for want of a description: a file's or a picture's own name, or a guess.
+_NO_DESCRIPTION = re.compile(
+    r"[\w.-]*|(?:picture|image|bild|图片)\s?\d+|.*automatically generated", re.ASCII | re.IGNORECASE
+)
+
 
 def check(data: bytes, media_type: str) -> None:
     """Raises PARSER_LIMIT where a package would unpack to too much, UNREADABLE_DOCUMENT where it is broken."""
@@ -108,3 +113,9 @@ def title(given: str | None) -> str:
     """A title of a document's properties, or "" where it is none that a person gave."""
     words = (given or "").strip()
     return "" if _NO_TITLE.fullmatch(words) else words
+
+
+def description(given: str | None) -> str:
+    """What a picture shows, as a person has described it, or ""."""
+    words = " ".join((given or "").split())
+    return "" if _NO_DESCRIPTION.fullmatch(words) else words

@@ -21,8 +21,6 @@ from ingest_svc.parsing.equations import MATH, latex
 
 _DRAWING = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
 _CHOICE = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Choice"
-_RELATIONS = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}"
-_DIAGRAM = "{http://schemas.openxmlformats.org/drawingml/2006/diagram}"
 _TITLES = (PP_PLACEHOLDER.TITLE, PP_PLACEHOLDER.CENTER_TITLE, PP_PLACEHOLDER.VERTICAL_TITLE)
 _LISTS = (PP_PLACEHOLDER.BODY, PP_PLACEHOLDER.OBJECT, PP_PLACEHOLDER.VERTICAL_BODY)
 _LEFT_OUT = (PP_PLACEHOLDER.DATE, PP_PLACEHOLDER.FOOTER, PP_PLACEHOLDER.SLIDE_NUMBER, PP_PLACEHOLDER.HEADER)
@@ -99,13 +97,11 @@ def _write(shape: BaseShape, slide: Slide, writer: Writer) -> None:
         _write_text(shape, writer)
     elif getattr(shape, "has_table", False):
         writer.table(_rows(shape.table))
-    elif getattr(shape, "has_chart", False):
-        charts.write(shape.chart.part.blob, writer)
     else:
-        for diagram in shape._element.iter(f"{_DIAGRAM}relIds"):  # noqa: SLF001 - python-pptx knows no diagrams
-            data = package.xml(slide.part.related_part(diagram.get(f"{_RELATIONS}dm")).blob)
-            for text in filter(str.strip, map(_text, data.iter(f"{_DRAWING}p"))):
-                writer.block(f"- {text}", BlockKind.ITEM)
+        element = shape._element  # noqa: SLF001 - python-pptx knows neither diagrams nor descriptions
+        writer.block(package.description(next(element.iter("{*}cNvPr")).get("descr")))
+        for drawing in element.iter(charts.CHART, charts.DIAGRAM):
+            charts.write_reference(drawing, slide.part, writer)
 
 
 def _write_text(shape: BaseShape, writer: Writer) -> None:

@@ -108,6 +108,14 @@ def test_only_the_text_that_stands_is_read() -> None:
     assert texts(found, BlockKind.PARAGRAPH) == ["new\ttext", "anchor", "boxed"]
 
 
+def test_pictures_give_what_a_person_wrote_of_them() -> None:
+    """A description stands after its paragraph; a file's name is none."""
+    drawing = "http://schemas.openxmlformats.org/drawingml/2006/wordprocessingDrawing"
+    pictures = "".join(f'<p:docPr xmlns:p="{drawing}" descr="{words}"/>' for words in ("a.png", "A duck swims"))
+    found = extract(with_xml(f"<w:r><w:drawing>{pictures}</w:drawing><w:t>Figure 1</w:t></w:r>"))
+    assert found.text == "Figure 1\n\nA duck swims"
+
+
 def test_headers_come_first_and_page_numbers_not_at_all() -> None:
     """A header's text stands once, under no heading."""
     document = docx.Document()

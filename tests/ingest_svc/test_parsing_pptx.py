@@ -2,6 +2,7 @@
 
 from io import BytesIO
 
+from PIL import Image
 from pptx import Presentation
 from pptx.chart.data import CategoryChartData
 from pptx.enum.chart import XL_CHART_TYPE
@@ -117,3 +118,15 @@ def test_charts_give_their_values() -> None:
         "T\n\nBirds a year\n\nBar chart\n\n"
         "|  | Ducks | Geese |\n| --- | --- | --- |\n| 2023 | 1.5 | 0.3 |\n| 2024 | 2 |  |"
     )
+
+
+def test_pictures_give_what_a_person_wrote_of_them() -> None:
+    """A description is read; a file's name and a guess of the program are not."""
+    deck = Deck()
+    slide = deck.slide(BLANK)
+    file = BytesIO()
+    Image.new("RGB", (2, 2)).save(file, "PNG")
+    for place, words in enumerate(("duck.png", "A duck. Description automatically generated", "A duck on its pond")):
+        picture = slide.shapes.add_picture(file, Inches(place), 0)
+        picture._element.nvPicPr.cNvPr.set("descr", words)
+    assert deck.read().text == "A duck on its pond"

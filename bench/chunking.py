@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from bench.chunking_cases import Cases, Document, Question, read_cases
 from bench.harness import Row, commit, machine, write
-from embedder_svc.encoding import LoadOptions, ModelOptions, Task
+from embedder_svc.encoding import ModelOptions, Task
 from embedder_svc.loading import load_encoder
 from embedder_svc.weights import BUNDLED_MODEL
 from ingest_svc.chunking import Chunk, Encoded, Strategies
@@ -59,8 +59,7 @@ class Encoder:
     """The bundled encoder in this process; remembers every text's vector."""
 
     def __init__(self) -> None:
-        options = LoadOptions(conversion_folder=Path("build/models"))
-        self._encoder = load_encoder(ModelOptions(BUNDLED_MODEL, "bundled", options))
+        self._encoder = load_encoder(ModelOptions(BUNDLED_MODEL, BUNDLED_MODEL))
         self._known: dict[tuple[str, Task], NDArray[np.float32]] = {}
 
     def token_ends(self, text: str) -> list[int]:
@@ -180,7 +179,8 @@ def measure(cases: Cases, cutting: Cutting, encoder: Encoder, ways: Sequence[tup
         figures["tokens"] = float(np.mean([chunk.token_count for chunk in cut.chunks.values()]))
         figures |= {"cut": cut.seconds, "encode": cut.encoding_s}
         subject = strategy + (f" {json.dumps(parameters)}" if parameters else "")
-        print(f"{cases.name:<14}{subject:<16}" + "  ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+        told = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        print(f"{cases.name:<14}{subject:<16}{told}", flush=True)
         yield from (Row(f"{cases.name} {name}", subject, value, "", len(judged)) for name, value in figures.items())
 
 

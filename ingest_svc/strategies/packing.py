@@ -49,7 +49,7 @@ class Packer:
         self.text = text
         self._max = sizes.max_tokens
         self._overlap = sizes.overlap_tokens
-        # A unit and the overlap before it always fit into a chunk.
+        # A part of a block always fits into a chunk with the overlap before it.
         self._unit_max = sizes.max_tokens - sizes.overlap_tokens
 
     def units(self, blocks: Iterable[Block]) -> Iterator[Unit]:
@@ -60,7 +60,7 @@ class Packer:
     def parts(self, start: int, end: int, block: Block) -> Iterator[Unit]:
         """As `units`, for a range that begins in the block."""
         start, end = self.text.stripped(start, end)
-        if self.text.count(start, end) <= self._unit_max:
+        if self.text.count(start, end) <= self._max:
             yield from self._unit(start, end, block)
             return
         parted = self.text.sentences if block.kind is BlockKind.PARAGRAPH else self.text.lines

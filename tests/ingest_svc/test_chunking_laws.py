@@ -24,7 +24,7 @@ def sizes(strategy: Strategy, bounds: tuple[int, int]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("strategy", BUILT_IN, ids=lambda strategy: strategy.name)
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(BLOCKS, BOUNDS, st.booleans())
 def test_chunks_are_slices_of_the_text_within_their_bound(
     strategy: Strategy, blocks: Blocks, bounds: tuple[int, int], paged: bool
@@ -45,7 +45,7 @@ def test_chunks_are_slices_of_the_text_within_their_bound(
 
 
 @pytest.mark.parametrize("strategy", BUILT_IN, ids=lambda strategy: strategy.name)
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(BLOCKS, BOUNDS, st.booleans())
 def test_chunks_ascend_and_repeat_no_more_than_the_overlap(
     strategy: Strategy, blocks: Blocks, bounds: tuple[int, int], paged: bool
@@ -60,7 +60,7 @@ def test_chunks_ascend_and_repeat_no_more_than_the_overlap(
 
 
 @pytest.mark.parametrize("strategy", BUILT_IN, ids=lambda strategy: strategy.name)
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(BLOCKS, BOUNDS, st.booleans())
 def test_chunks_stand_where_their_text_does(
     strategy: Strategy, blocks: Blocks, bounds: tuple[int, int], paged: bool
@@ -75,6 +75,7 @@ def test_chunks_stand_where_their_text_does(
 
 
 @pytest.mark.parametrize("strategy", BUILT_IN, ids=lambda strategy: strategy.name)
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["pod", "node", "service.", "the", "Cluster", "42"]), min_size=1, max_size=120))
 def test_no_word_is_parted_that_has_spaces_around_it(strategy: Strategy, words: list[str]) -> None:
     """Of spaced text each chunk begins and ends with a word."""

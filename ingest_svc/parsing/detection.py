@@ -113,7 +113,7 @@ def _package(data: bytes, path: str) -> str:
     try:
         with zipfile.ZipFile(BytesIO(data)) as package:
             names = set(package.namelist())
-            declared = package.read("mimetype").decode("ascii", "replace").strip() if "mimetype" in names else ""
+            declared = _start(package, "mimetype") if "mimetype" in names else ""
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
         # The list of files is at the end, so it is the first thing that a truncated file lacks.
         ending = path[path.rfind(".") :]
@@ -121,6 +121,12 @@ def _package(data: bytes, path: str) -> str:
     if declared.startswith("application/vnd.oasis.opendocument."):
         return declared
     return next((media_type for name, media_type in _PACKAGES if name in names), _ZIP)
+
+
+def _start(package: zipfile.ZipFile, name: str) -> str:
+    """The first bytes of a part, which may unpack to anything."""
+    with package.open(name) as part:
+        return part.read(_HEAD_BYTES).decode("ascii", "replace").strip()
 
 
 def _text(data: bytes, path: str) -> str:

@@ -67,11 +67,11 @@ def test_a_book_without_its_package_is_broken() -> None:
 def test_rtf_gives_paragraphs_and_tables() -> None:
     """Escapes of the declared code page and of Unicode are read; rows are a table."""
     found = extract(
-        r"{\rtf1\ansi\ansicpg1252{\pard Gr\'fc\'dfe \u8364? ja\par}"
+        r"{\rtf1\ansi\ansicpg1252{\pard Gr\'fc\'dfe \u8364? a|b\par}{\pict " + "89504e47" * 99 + "}"
         r"{\trowd\cellx1\cellx2 a\cell b\cell\row 1\cell 2\cell\row}{\pard Ende\par}}"
     )
     assert blocks(found) == [
-        (BlockKind.PARAGRAPH, "Grüße € ja"),
+        (BlockKind.PARAGRAPH, "Grüße € a|b"),
         (BlockKind.TABLE, "| a | b |\n| --- | --- |\n| 1 | 2 |"),
         (BlockKind.PARAGRAPH, "Ende"),
     ]

@@ -95,6 +95,11 @@ LOADERS := ../shared/data/loaders
 bench-loaders: $(VENV)/.bench gen ## Measure how well documents of every format are read. LOADERS=... has them, and the texts they should give.
 	$(PYTHON) -m bench.loaders $(LOADERS)
 
+PARSERS := build/parsers
+.PHONY: bench-parsers
+bench-parsers: $(VENV)/.bench $(PARSERS)/.installed ## Measure how well other libraries read the same documents, how fast, and what each installs. LOADERS=... as above.
+	$(PYTHON) -m bench.parsers $(LOADERS)
+
 FOLDER := ../shared/data/squad-dev10
 INFINITY := build/infinity
 bench-embed: $(VENV)/.bench $(INFINITY)/.installed gen ## Measure the embedder beside sentence-transformers, infinity and its bare engine. FOLDER=... has the texts.
@@ -161,6 +166,14 @@ $(INFINITY)/.installed: bench/infinity.txt | $(VENV)/.bench
 $(LANGCHAIN)/.installed: bench/langchain.txt | $(VENV)/.bench
 	deploy/install/venv.sh $(LANGCHAIN)
 	$(LANGCHAIN)/bin/uv pip install --quiet --python $(LANGCHAIN)/bin/python --compile-bytecode --no-deps --requirement $<
+	touch $@
+
+# Each library that parsers are compared with, by itself: `name[extras]==version` goes to a folder of its name.
+$(PARSERS)/.installed: bench/parsers.txt bench/parsers_overrides.txt | $(VENV)/.bench
+	sed '/^#/d' $< | while read -r library; do \
+	    $(VENV)/bin/uv pip install --quiet --python $(PYTHON) --target $(PARSERS)/"$$(sed 's/[[=].*//' <<<"$$library")" \
+	        --override bench/parsers_overrides.txt --find-links "$${PIP_FIND_LINKS:-$(TORCH_INDEX)/torch}" "$$library"; \
+	done
 	touch $@
 
 .PHONY: install-cpu-llm install-gpu

@@ -33,7 +33,7 @@ PROCESSES = ("redis", "embedder", "retriever", "ingest")
 PARSERS = "parsers"
 READY = documents_pb2.Document.STATE_READY
 _TENANT = Identity("bench", "bench", frozenset({"search", "ingest"}))
-_POLL_S = 0.25
+_POLL_S = 0.5
 _PAGE = 1000
 _RUNNING = (jobs_pb2.Job.STATE_PENDING, jobs_pb2.Job.STATE_RUNNING)
 

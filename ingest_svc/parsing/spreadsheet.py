@@ -6,6 +6,7 @@ from importlib.metadata import version
 from io import BytesIO
 from itertools import groupby
 
+from lxml.etree import XMLSyntaxError
 from python_calamine import CalamineSheet, CalamineWorkbook, PasswordError, SheetTypeEnum, SheetVisibleEnum
 
 from ingest_svc.extract import Extract, Source, Writer
@@ -19,8 +20,12 @@ Rows = list[list[str]]
 def parse(source: Source) -> Extract:
     """The visible sheets, a table for each range that blank rows and columns set apart; formulas by their values."""
     workbook, source = _open(source)
-    writer, hidden = Writer(), []
-    drawn = charts.of_sheets(source.data)
+    writer, hidden, warnings = Writer(), [], []
+    try:
+        drawn = charts.of_sheets(source.data)
+    except (KeyError, ValueError, XMLSyntaxError):
+        # Cells are read by another library, which takes packages that this one does not.
+        drawn, warnings = {}, ["charts could not be read"]
     for number, sheet in enumerate(workbook.sheets_metadata):
         if sheet.visible is not SheetVisibleEnum.Visible:
             hidden.append(sheet.name)
@@ -35,7 +40,7 @@ def parse(source: Source) -> Extract:
     return writer.extract(
         detection.detect(source.data, source.uri),
         f"python-calamine {version('python-calamine')}",
-        warnings=[f"hidden sheets left out: {', '.join(hidden)}"] if hidden else [],
+        warnings=[*warnings, f"hidden sheets left out: {', '.join(hidden)}"] if hidden else warnings,
     )
 
 
@@ -53,8 +58,8 @@ def _cells(sheet: CalamineSheet) -> Rows:
     rows = [[_word(value) for value in row] for row in sheet.to_python()]
     top, left = sheet.start or (0, 0)
     for (first_row, first_column), (last_row, last_column) in sheet.merged_cell_ranges or ():
-        span = rows[max(first_row - top, 0) : last_row - top + 1]
-        columns = slice(max(first_column - left, 0), last_column - left + 1)
+        span = rows[max(first_row - top, 0) : max(last_row - top + 1, 0)]
+        columns = slice(max(first_column - left, 0), max(last_column - left + 1, 0))
         words = next((cell for row in span for cell in row[columns] if cell), "")
         for row in span:
             row[columns] = [words] * len(row[columns])

@@ -1,5 +1,9 @@
 """What a parser makes of bytes, in the form in which tests compare it."""
 
+import zipfile
+from collections.abc import Callable
+from io import BytesIO
+
 from ingest_svc.extract import BlockKind, Extract, Source
 from ingest_svc.parsing.reading import read
 
@@ -28,3 +32,12 @@ def blocks(found: Extract) -> list[tuple[str, str]]:
 def texts(found: Extract, kind: BlockKind) -> list[str]:
     """The texts of the blocks of a kind."""
     return [text for other, text in blocks(found) if other is kind]
+
+
+def changed(data: bytes, change: Callable[[str, bytes], bytes]) -> bytes:
+    """The package with each part as `change` makes it of the part's name and bytes."""
+    file = BytesIO()
+    with zipfile.ZipFile(BytesIO(data)) as package, zipfile.ZipFile(file, "w") as target:
+        for name in package.namelist():
+            target.writestr(name, change(name, package.read(name)))
+    return file.getvalue()

@@ -1,7 +1,6 @@
 """DOCX made here: what python-docx can write, and the rest put into its XML."""
 
 import zipfile
-from collections.abc import Callable
 from io import BytesIO
 
 import docx
@@ -12,7 +11,7 @@ from msoffcrypto.format.ooxml import OOXMLFile
 
 from ingest_svc.extract import BlockKind
 from meshkit.errors import MeshError
-from tests.ingest_svc.parsed import blocks, extract, texts
+from tests.ingest_svc.parsed import blocks, changed, extract, texts
 
 NAMESPACES = (
     'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main" '
@@ -36,15 +35,6 @@ def with_xml(*paragraphs: str) -> bytes:
         element = element.replace(">", f" {NAMESPACES}>", 1)
         document.element.body.insert(len(document.element.body) - 1, parse_xml(element))
     return saved(document)
-
-
-def changed(data: bytes, change: Callable[[str, bytes], bytes]) -> bytes:
-    """The package with each part as `change` makes it of the part's name and bytes."""
-    file = BytesIO()
-    with zipfile.ZipFile(BytesIO(data)) as package, zipfile.ZipFile(file, "w") as target:
-        for name in package.namelist():
-            target.writestr(name, change(name, package.read(name)))
-    return file.getvalue()
 
 
 def cell(text: str, properties: str = "") -> str:

@@ -10,7 +10,7 @@ from xlsxwriter.workbook import Workbook
 
 from ingest_svc.extract import BlockKind
 from meshkit.errors import MeshError
-from tests.ingest_svc.parsed import blocks, extract
+from tests.ingest_svc.parsed import blocks, changed, extract
 
 HEADER = "| a | b |\n| --- | --- |\n"
 
@@ -86,6 +86,25 @@ def test_charts_stand_with_their_sheet_and_hidden_sheets_do_not() -> None:
     assert "Empty" not in found.text
     assert "secret" not in found.text
     assert found.warnings == ("hidden sheets left out: Hidden",)
+
+
+def test_broken_charts_and_merged_blanks_leave_the_cells() -> None:
+    """Cells are read where charts cannot be, and a range merged above them changes none."""
+
+    def fill(book: Workbook) -> None:
+        sheet = book.add_worksheet("S")
+        sheet.write_column("C5", ["a", "b", "c"])
+        chart = book.add_chart({"type": "line"})
+        chart.add_series({"values": "=S!$C$5:$C$6"})
+        sheet.insert_chart("E1", chart)
+        blank = book.add_format()
+        sheet.merge_range("A1:B2", "", blank)
+
+    def broken(name: str, part: bytes) -> bytes:
+        return part[:-9] if name == "xl/drawings/_rels/drawing1.xml.rels" else part
+
+    found = extract(changed(workbook(fill), broken))
+    assert (found.text, found.warnings) == ("S\n\n| a |\n| --- |\n| b |\n| c |", ("charts could not be read",))
 
 
 def test_a_workbook_without_values_has_no_text() -> None:

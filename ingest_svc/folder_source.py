@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -42,21 +42,19 @@ class FolderSource:
         return await in_thread(self._find, path)
 
     async def read(self, entry: Entry, part_bytes: int) -> AsyncGenerator[bytes]:
-        with self._unreadable(entry.uri):
-            file = await in_thread(self._open, entry)
-            try:
-                while part := await in_thread(file.read, part_bytes):
-                    yield part
-            finally:
-                file.close()
+        with self._unreadable(entry.uri), ExitStack() as opened:
+            file = await in_thread(self._open, entry, opened)
+            while part := await in_thread(file.read, part_bytes):
+                yield part
 
-    def _open(self, entry: Entry) -> BinaryIO:
+    def _open(self, entry: Entry, opened: ExitStack) -> BinaryIO:
         target = self._folder if self._folder.is_file() else (self._folder / entry.path).resolve(strict=True)
         if not target.is_relative_to(self._folder):
             raise not_readable(entry.uri)
         # The last step follows no link, in case one was put there since, and waits for no pipe.
         descriptor = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        return os.fdopen(descriptor, "rb", buffering=0)
+        # Who is cancelled meanwhile has no file to close, but what is opened here.
+        return opened.enter_context(os.fdopen(descriptor, "rb", buffering=0))
 
     def _walk(self) -> Iterator[Entry]:
         if self._folder.is_file():

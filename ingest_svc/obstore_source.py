@@ -49,9 +49,8 @@ class PrefixSource:
             meta = await self._meta(self._place.key(path))
         return self._entry(meta) if meta else None
 
-    async def read(self, entry: Entry, part_bytes: int) -> AsyncGenerator[bytes]:
-        async for part in read_object(self._store, self._place.key(entry.path), entry.uri, part_bytes):
-            yield part
+    def read(self, entry: Entry, part_bytes: int) -> AsyncGenerator[bytes]:
+        return _read(self._store, self._place.key(entry.path), entry.uri, part_bytes)
 
     async def there(self) -> bool:
         """Whether there is anything below the prefix; raises as `entries` does."""
@@ -88,9 +87,8 @@ class LoneObject:
     async def find(self, path: str) -> Entry | None:
         return self._entry if path == self._entry.path else None
 
-    async def read(self, entry: Entry, part_bytes: int) -> AsyncGenerator[bytes]:
-        async for part in read_object(self._store, self._key, entry.uri, part_bytes):
-            yield part
+    def read(self, entry: Entry, part_bytes: int) -> AsyncGenerator[bytes]:
+        return _read(self._store, self._key, entry.uri, part_bytes)
 
 
 class BucketSources:
@@ -130,7 +128,7 @@ class BucketSources:
         raise not_readable(uri)
 
 
-async def read_object(store: Store, key: str, uri: str, part_bytes: int) -> AsyncGenerator[bytes]:
+async def _read(store: Store, key: str, uri: str, part_bytes: int) -> AsyncGenerator[bytes]:
     """An object's bytes in parts, of which one or two are in memory; raises SOURCE_NOT_READABLE, STORE_UNAVAILABLE."""
     with source_errors(uri):
         found = await obstore.get_async(store, key)

@@ -42,7 +42,9 @@ class Settings(ServerSettings):
     object_store_part_bytes: PositiveInt = Field(
         4 * _MIB, description="Bytes of an upload that wait in memory before they go to an object store."
     )
-    s3_endpoint_url: str = Field("", description="URL of the S3 to use, of MinIO for instance; empty for Amazon's.")
+    s3_endpoint_url: str = Field(
+        "", pattern="^(https?://.+)?$", description="URL of the S3 to use, of MinIO for instance; empty for Amazon's."
+    )
     s3_region: str = Field("", description="Region of that S3; empty for what AWS_REGION says, or us-east-1.")
     source_roots: str = Field(
         "",

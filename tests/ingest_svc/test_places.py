@@ -93,6 +93,12 @@ def test_documents_of_all_tenants_are_no_source(object_store_url: str, source_ro
         settings(object_store_url=object_store_url, source_roots=source_roots)
 
 
+def test_an_endpoint_is_a_url() -> None:
+    """An endpoint that is no URL stops the process."""
+    with pytest.raises(ValidationError, match="s3_endpoint_url"):
+        settings(s3_endpoint_url="minio:9000")
+
+
 def test_neighbours_in_a_bucket_are_apart() -> None:
     """A bucket may hold sources beside the documents' bytes."""
     chosen = settings(object_store_url="s3://docs/ragmesh", source_roots="s3://docs/ragmesh2:s3://docs/a")

@@ -1,4 +1,4 @@
-"""Packages: the ZIP files that Office's formats and EPUB are."""
+"""Office's packages: their parts, and what programs write there for want of a person's words."""
 
 import posixpath
 import re
@@ -9,10 +9,6 @@ from io import BytesIO
 from docx.opc.part import Part
 from lxml import etree
 
-from meshkit.errors import InvalidArgument, ResourceExhausted
-
-_MAX_UNPACKED_BYTES = 128 * 1024 * 1024
-_MAX_PARTS = 20_000
 # The strict form of a format differs from the common one in its namespaces only: the year has its place elsewhere.
 _STRICT = re.compile(rb"http://purl\.oclc\.org/ooxml/(officeDocument|wordprocessingml|presentationml|drawingml)/")
 _COMMON = rb"http://schemas.openxmlformats.org/\1/2006/"
@@ -26,36 +22,16 @@ _VARIANT = re.compile(
 )
 _MAIN = b"application/vnd.openxmlformats-officedocument.%s.main+xml"
 _DOCUMENT, _PRESENTATION = _MAIN % b"wordprocessingml.document", _MAIN % b"presentationml.presentation"
-
-
 # What programs write there for want of a title.
 _NO_TITLE = re.compile(
     r"(?:untitled|(?:word )?(?:document|dokument|presentation|pr.sentation|book|mappe)\s?\d*|slide \d+|幻灯片\s?\d+"
     r"|power\s?point[ -]pr.sentation|microsoft \w+ - .*|.*\.(?:docx?|pptx?|xlsx?|rtf))",
     re.IGNORECASE,
 )
-
 # What stands there for want of a description: a file's or a picture's own name, or a guess.
 _NO_DESCRIPTION = re.compile(
-    r"[\w.-]*|(?:picture|image|bild|图片)\s?\d+|.*automatically generated", re.ASCII | re.IGNORECASE
+    r"[\w.-]*|(?:picture|image|bild|图片)\s?\d+|.*automatically generated\.?", re.ASCII | re.IGNORECASE
 )
-
-
-def check(data: bytes, media_type: str) -> None:
-    """Raises PARSER_LIMIT where a package would unpack to too much, UNREADABLE_DOCUMENT where it is broken."""
-    try:
-        with zipfile.ZipFile(BytesIO(data)) as package:
-            parts = package.infolist()
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
-        raise broken(media_type) from error
-    if sum(part.file_size for part in parts) > _MAX_UNPACKED_BYTES or len(parts) > _MAX_PARTS:
-        message = "the document would unpack to too many bytes"
-        raise ResourceExhausted("PARSER_LIMIT", message, metadata={"limit": "unpacked_bytes"})
-
-
-def broken(media_type: str) -> InvalidArgument:
-    """The error of a document that cannot be read."""
-    return InvalidArgument("UNREADABLE_DOCUMENT", "the document is broken", metadata={"media_type": media_type})
 
 
 def common(data: bytes) -> bytes:

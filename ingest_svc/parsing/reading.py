@@ -4,9 +4,10 @@ from collections.abc import Callable
 from importlib import import_module
 
 from ingest_svc.extract import Extract, Source
-from ingest_svc.parsing import detection, package
+from ingest_svc.parsing import detection
 from ingest_svc.parsing.languages import BY_MEDIA_TYPE
 from ingest_svc.parsing.office_encryption import decrypted
+from ingest_svc.parsing.unpacking import broken, check
 from meshkit.errors import InvalidArgument, MeshError, ResourceExhausted
 
 # Imported at first use: a process that reads Markdown does not load PDFium.
@@ -45,7 +46,7 @@ def read(source: Source, max_text_bytes: int) -> Extract:
         source = decrypted(source)
         media_type = detection.detect(source.data, source.uri)
     if media_type in detection.PACKAGES:
-        package.check(source.data, media_type)
+        check(source.data, media_type)
     if not source.data.strip():
         raise _without_text(media_type)
     extract = _parsed(_parser(media_type), source, media_type)
@@ -74,10 +75,8 @@ def _parsed(parse: Callable[[Source], Extract], source: Source, media_type: str)
         raise
     except Exception as error:
         # Parsers answer broken documents with whatever their lower layers raise.
-        raise package.broken(media_type) from error
+        raise broken(media_type) from error
 
 
 def _without_text(media_type: str) -> InvalidArgument:
-    scanned = "; scanned pages need OCR, which this server has not" if media_type == detection.PDF else ""
-    message = f"the document has no text{scanned}"
-    return InvalidArgument("NO_TEXT", message, metadata={"media_type": media_type})
+    return InvalidArgument("NO_TEXT", "the document has no text", metadata={"media_type": media_type})

@@ -47,14 +47,14 @@ WORDS = {
     "documents_per_s": "documents/s",
     "mb_per_s": "MB/s",
     "chunks_per_s": "chunks/s",
-    "cpu_ms": "CPU, ms a chunk",
+    "cpu_ms": "CPU, ms a document",
     "peak_mb": "peak memory, MB",
     "documents_read": "documents read",
     "documents_read_by_both": "of them read by both",
     "chunks": "chunks",
     **{f"{name}_peak_mb": f"peak memory of {name}, MB" for name in _PARTS},
     **{f"{stage}_share": f"share of {stage}, %" for stage in (*_STAGES, "embed and index")},
-    **{f"{name}_cpu_ms": f"CPU of {name}, ms a chunk" for name in _PARTS},
+    **{f"{name}_cpu_ms": f"CPU of {name}, ms a document" for name in _PARTS},
     "again_share": "the unchanged folder again, % of the first time",
     "fresh": "documents uploaded beside the long job",
     "fresh_words_s": "found by its words after, s, median",
@@ -84,7 +84,7 @@ class Sample:
             "documents_per_s": Reading(len(read) / wall_s, "documents/s"),
             "mb_per_s": Reading(size_mb / wall_s, "MB/s"),
             "chunks_per_s": Reading(chunks / wall_s, "chunks/s"),
-            "cpu_ms": Reading(1000 * cpu_s / chunks, "ms"),
+            "cpu_ms": Reading(1000 * cpu_s / len(read), "ms"),
             "peak_mb": Reading(peak_mb, "MB"),
             "chunks": Reading(chunks, "chunks"),
         }
@@ -117,13 +117,13 @@ async def _ragmesh(sample: Sample) -> Mapping[str, Reading]:
             run = await served.ingest(sample.folder)
             stages = await _outcome(served, sample)
             again = await served.ingest(sample.folder)
-    chunks = len(sample.texts)
+    chunks, documents = len(sample.texts), len(sample.read[_OURS])
     whole_s = sum(stages.values())
     return {
         **sample.rates(_OURS, chunks, run.wall_s, run.watch.cpu_s(), run.watch.peak_mb()),
         **{f"{name}_peak_mb": Reading(run.watch.peak_mb(name), "MB") for name in _PARTS},
         **{f"{stage}_share": Reading(100 * stages[stage] / whole_s, "%") for stage in _STAGES},
-        **{f"{name}_cpu_ms": Reading(1000 * run.watch.cpu_s(name) / chunks, "ms") for name in _PARTS},
+        **{f"{name}_cpu_ms": Reading(1000 * run.watch.cpu_s(name) / documents, "ms") for name in _PARTS},
         "again_share": Reading(100 * again.wall_s / run.wall_s, "%"),
     }
 
@@ -216,7 +216,8 @@ def _aims(benchmark: Benchmark) -> None:
     found = {(row.metric, row.subject): row.value for row in benchmark.rows()}
     ours = {metric: value for (metric, subject), value in found.items() if subject == _OURS}
     rate = ours["chunks_per_s"] / found["chunks_per_s", _FLOOR]
-    print(f"chunks/s against the embedder's: {rate:.2f}, aimed at 0.85 or more")
+    cpu = found["cpu_ms", _FLOOR] / ours["cpu_ms"]
+    print(f"chunks/s against the embedder's: {rate:.2f}, aimed at 0.85 or more; by CPU time alone {cpu:.2f}")
     print(f"the unchanged folder again: {ours['again_share']:.1f} % of the first time, aimed at less than 5")
     for metric, aim in (("documents_per_s", "3 or more"), ("peak_mb", "0.5 or less")):
         if (theirs := found.get((metric, _PEER))) is not None:

@@ -18,7 +18,7 @@ class CharacterParameters(Parameters):
 
     max_characters: int = Field(800, ge=16, le=65536, description="Most characters in a chunk.")
     overlap_characters: int = Field(
-        130, ge=0, le=32768, description="Most characters that a chunk repeats of the one before it."
+        0, ge=0, le=32768, description="Most characters that a chunk repeats of the one before it."
     )
     separators: tuple[str, ...] = Field(
         ("\n\n", "\n", "。", ". ", " "),
@@ -41,8 +41,7 @@ class CharacterStrategy(Strategy):
 
     name = "character"
     description = (
-        "Cuts windows of so many characters, each ended after the first separator that stands in its later half, each "
-        "repeating the end of the one before."
+        "Cuts windows of so many characters, each ended after the first separator that stands in its later half."
     )
     parameters = CharacterParameters
 

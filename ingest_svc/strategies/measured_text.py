@@ -14,6 +14,8 @@ _MAX_BYTES_PER_TOKEN = 32
 _MAX_MARKS = 8
 _MARKS = ("Mn", "Mc", "Me")
 _SENTENCE_ENDS = re.compile(r"(?<=[.!?…؟\u06d4।॥။។])[\"'”’»)\]]*\s+|(?<=[。！？；｡])[”’」』）]*\s*")
+_SENTENCE_END = re.compile(r"[.!?…؟\u06d4।॥។。！？；｡:：][\"'”’»)\]」』）]*\Z")
+_MAX_END_BYTES = 16
 _LINE_ENDS = re.compile(r"\n+")
 _BLANKS = (b" ", b"\n", b"\t")
 _BLANK = re.compile(rb"[ \n\t]")
@@ -43,6 +45,12 @@ class MeasuredText:
     def sentences(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """The sentences of a range, each with the blanks after it."""
         return self._parted(_SENTENCE_ENDS, start, end)
+
+    def ends_sentence(self, place: int) -> bool:
+        """Whether a sentence ends there."""
+        return (
+            _SENTENCE_END.search(self.bytes[max(place - _MAX_END_BYTES, 0) : place].decode(errors="ignore")) is not None
+        )
 
     def lines(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """The lines of a range, each with the blank ones after it."""

@@ -15,7 +15,12 @@ class SizeParameters(Parameters):
     """Bounds in tokens of the collection's encoder."""
 
     max_tokens: int = Field(180, ge=16, le=8192, description="Most tokens in a chunk.")
-    overlap_tokens: int = Field(30, ge=0, le=4096, description="Most tokens that a chunk repeats of the one before it.")
+    overlap_tokens: int = Field(
+        30,
+        ge=0,
+        le=4096,
+        description="Most tokens that a chunk repeats of the one before it, where a paragraph is parted.",
+    )
 
     @model_validator(mode="after")
     def _overlap_is_the_smaller_part(self) -> Self:
@@ -100,10 +105,17 @@ class Packer:
     def _start(self, units: Sequence[Unit], begun: int) -> int:
         """Where the chunk of the units from `begun` on starts: with them, or with the overlap before them."""
         unit = units[begun]
-        if begun == 0 or self._overlap == 0:
+        if begun == 0 or self._overlap == 0 or not self._goes_on(units[begun - 1], unit):
             return unit.start
         start = self._overlap_start(units[:begun])
         return start if self.text.count(start, unit.end) <= self._max else unit.start
+
+    def _goes_on(self, before: Unit, unit: Unit) -> bool:
+        """Whether a cut between them parts what belongs together: a block or, over a page's end, a sentence."""
+        if before.block is unit.block:
+            return unit.block.kind is not BlockKind.TABLE
+        paragraphs = before.block.kind is unit.block.kind is BlockKind.PARAGRAPH
+        return paragraphs and not self.text.ends_sentence(before.end)
 
     def _overlap_start(self, before: Sequence[Unit]) -> int:
         """Where the repeated part of the units before begins: at a unit, else within the last one."""

@@ -15,7 +15,7 @@ class RecursiveStrategy(Strategy):
     name = "recursive"
     description = (
         "Keeps text under one heading together, parts it at paragraphs, where those are too long at sentences, "
-        "where those are at words; a chunk repeats the end of the one before it."
+        "where those are at words; where a paragraph is parted, a chunk repeats the end of the one before it."
     )
     parameters = SizeParameters
 

@@ -2,11 +2,19 @@
 
 from typing import Any
 
+from pydantic import Field
+
 from ingest_svc.chunking import Chunk, Encoded, Strategy
 from ingest_svc.extract import Extract
 from ingest_svc.strategies.measured_text import MeasuredText
 from ingest_svc.strategies.packing import SizeParameters, to_chunks
 from ingest_svc.strategies.windows import windows
+
+
+class TokenParameters(SizeParameters):
+    """Bounds in tokens of the collection's encoder."""
+
+    overlap_tokens: int = Field(30, ge=0, le=4096, description="Most tokens that a chunk repeats of the one before it.")
 
 
 class TokenStrategy(Strategy):
@@ -17,7 +25,7 @@ class TokenStrategy(Strategy):
         "Cuts windows of so many tokens, whatever they hold, each repeating the end of the one before; no word is "
         "parted that has spaces around it."
     )
-    parameters = SizeParameters
+    parameters = TokenParameters
 
     def cut(self, extract: Extract, encoded: Encoded, parameters: Any) -> list[Chunk]:
         text = MeasuredText(extract.text, encoded.token_ends)

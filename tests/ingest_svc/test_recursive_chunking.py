@@ -68,3 +68,11 @@ def test_a_page_is_that_of_the_first_new_text() -> None:
         writer.block(" ".join(f"w{page}x{n}" for n in range(16)) + ".")
     chunks = cut(writer.extract("application/pdf", "test 1", page_count=2), 20, 4)
     assert [chunk.page for chunk in chunks] == [1, 2]
+
+
+def test_only_what_is_parted_is_repeated() -> None:
+    """Between two paragraphs nothing is, unless a sentence goes on, as over the end of a page."""
+    whole = extract_of([(BlockKind.PARAGRAPH, " ".join(f"{word}{n}" for n in range(15)) + ".", 1) for word in "ab"])
+    assert [chunk.text[:2] for chunk in cut(whole, 20, 5)] == ["a0", "b0"]
+    going_on = extract_of([(BlockKind.PARAGRAPH, " ".join(f"{word}{n}" for n in range(15)), 1) for word in "ab"])
+    assert [chunk.text[:3] for chunk in cut(going_on, 20, 5)] == ["a0 ", "a10"]

@@ -125,9 +125,9 @@ async def _open_stores(settings: Settings, stack: AsyncExitStack) -> _Stores:
         objects=await stack.enter_async_context(_objects(settings)),
         inbox=_inbox(settings),
         queues=_Queues(
-            documents=queue(DOCUMENT_WORK),
+            documents=queue(DOCUMENT_WORK, max_per_tenant=_share(settings.document_workers)),
             read_uploads=queue(DOCUMENT_WORK, [Lane.UPLOADS]),
-            vectors=queue(VECTOR_WORK),
+            vectors=queue(VECTOR_WORK, max_per_tenant=_share(settings.vector_workers)),
             encoded_uploads=queue(VECTOR_WORK, [Lane.UPLOADS]),
             jobs=queue(JOB_WORK, max_per_tenant=settings.max_running_jobs),
         ),
@@ -145,6 +145,11 @@ def _objects(settings: Settings) -> AbstractAsyncContextManager[ObjectStore]:
 def _inbox(settings: Settings) -> ObstoreInbox | None:
     place = settings.object_place
     return ObstoreInbox(place, _store_options(settings), settings.upload_url_ttl_s) if place else None
+
+
+def _share(workers: int) -> int:
+    """How many of the workers one tenant may have: a quarter is left to others, whatever takes the rest so long."""
+    return workers - max(workers // 4, 1) if workers > 1 else 0
 
 
 async def _open_core(settings: Settings, stores: _Stores, stack: AsyncExitStack) -> _Core:

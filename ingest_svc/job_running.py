@@ -116,11 +116,9 @@ class JobRunning:
         return under_way.unread < self._limits.max_documents_under_way
 
     async def _wait(self, tenant: str, job: Job, enough: Callable[[UnderWay], bool]) -> None:
-        """Return when the documents under way are few enough; raises Ended where the job was cancelled."""
+        """Return when the documents under way are few enough."""
         async with self._bus.watch(tenant, job.name) as watch:
             while True:
-                if await self._jobs.state(tenant, job.id) is not JobState.RUNNING:
-                    raise Ended
                 if enough(await self._jobs.under_way(tenant, job.id)):
                     return
                 while (moved := await watch.next(self._limits.poll_s)) and not _makes_room(moved):

@@ -27,9 +27,15 @@ local function enqueue(queue, lane, tenant, fields)
   redis.call('LTRIM', queue .. ':' .. lane .. ':bell', 0, 63)
 end
 """
-# KEYS: queue. ARGV: consumer, most items of a stream that are worked on at once or 0, lanes by precedence.
+# KEYS: queue. ARGV: consumer, most items of a stream that it works on at once or 0, lanes by precedence.
 # Each fourth item is of the last lane, where it has any. The streams of a lane take turns.
 _TAKE = """
+local function at_work(stream)
+  for _, consumer in ipairs(redis.call('XPENDING', stream, 'workers')[4] or {}) do
+    if consumer[1] == ARGV[1] then return tonumber(consumer[2]) end
+  end
+  return 0
+end
 local queue, most = KEYS[1], tonumber(ARGV[2])
 local lanes = {unpack(ARGV, 3)}
 local turn = tonumber(redis.call('GET', queue .. ':turn') or 0)
@@ -37,7 +43,7 @@ if turn % 4 == 3 then table.insert(lanes, 1, table.remove(lanes)) end
 for _, lane in ipairs(lanes) do
   local ready, passed = queue .. ':' .. lane .. ':ready', false
   for _, stream in ipairs(redis.call('ZRANGE', ready, 0, -1)) do
-    if most > 0 and redis.call('XPENDING', stream, 'workers')[1] >= most then
+    if most > 0 and at_work(stream) >= most then
       passed = true
     else
       local found = redis.call('XREADGROUP', 'GROUP', 'workers', ARGV[1], 'COUNT', 1, 'STREAMS', stream, '>')
@@ -94,9 +100,9 @@ return size
 class RedisQueue:
     """Takes items of some lanes of one queue as one consumer; needs no closing. See WorkQueue.
 
-    Tenants take turns, each with at most `max_per_tenant` items worked on at once (0 for any number). An item that was
-    idle for `claim_idle_s` (its taker's heartbeat stopped) is given out again. `_claimed_s` is when this consumer last
-    looked for such items; only `take` changes it.
+    Tenants take turns, each with at most `max_per_tenant` items worked on here at once (0 for any number). An item that
+    was idle for `claim_idle_s` (its taker's heartbeat stopped) is given out again. `_claimed_s` is when this consumer
+    last looked for such items; only `take` changes it.
     """
 
     def __init__(
@@ -125,11 +131,10 @@ class RedisQueue:
 
     async def take(self) -> Taken | None:
         with store_errors():
-            taken = await self._left_behind() or await self._next()
-            if taken is None:
-                await self._redis.blpop([f"{self._name}:{lane}:bell" for lane in self._lanes], self._block_s)
-                taken = await self._next()
-            return taken
+            if taken := await self._left_behind() or await self._next():
+                return taken
+            rung = await self._redis.blpop([f"{self._name}:{lane}:bell" for lane in self._lanes], self._block_s)
+            return await self._next() if rung else None
 
     async def hold(self, taken: Taken) -> None:
         await self._set_idle(taken, 0)

@@ -68,8 +68,13 @@ class Settings(ServerSettings):
     )
     watch_buffer: PositiveInt = Field(256, description="Progress messages that wait for a slow watcher.")
 
-    document_workers: PositiveInt = Field(2, description="Documents read at once.")
-    vector_workers: PositiveInt = Field(16, description="Documents encoded at once, those of a tenant together.")
+    document_workers: PositiveInt = Field(
+        3,
+        description="Documents read at once; a quarter, one at least, is left to other tenants than the busiest.",
+    )
+    vector_workers: PositiveInt = Field(
+        16, description="Documents encoded at once, their chunks in batches by tenant; a quarter is left to others too."
+    )
     upload_workers: PositiveInt = Field(
         1, description="Uploads read at once, and as many encoded, beside those workers: they wait for no job."
     )
@@ -102,10 +107,10 @@ class Settings(ServerSettings):
     max_attempts: PositiveInt = Field(5, description="Attempts of a document that fails unexpectedly.")
     attempt_timeout_s: PositiveFloat = Field(1800.0, description="Seconds that one attempt at a document may take.")
     lock_wait_s: PositiveFloat = Field(
-        10.0, description="Seconds that a call waits for the work on a document or collection to stop."
+        30.0, description="Seconds that a call waits for the work on a document or collection to stop."
     )
 
-    parser_processes: PositiveInt = Field(3, description="Documents parsed at once, uploads among them.")
+    parser_processes: PositiveInt = Field(4, description="Documents parsed at once, uploads among them.")
     parser_timeout_s: PositiveFloat = Field(60.0, description="Seconds that parsing a document may take.")
     parser_max_memory_bytes: PositiveInt = Field(
         1024 * _MIB, description="Bytes of address space of a parser's process."

@@ -12,7 +12,8 @@ import grpc
 import httpx
 import pytest
 
-from meshkit.testing import connect
+from ingest_svc.app import open_app
+from meshkit.testing import connect, serve
 from ragmesh.ingest.v1 import documents_pb2, jobs_pb2
 from tests.ingest_svc.conftest import ALICE, HANDBOOK, Client, World, open_world, settings_of
 from tests.ingest_svc.failures import failure_of
@@ -158,10 +159,9 @@ async def test_an_upload_outlives_its_process(tmp_path: Path, empty_redis: Redis
     """An upload whose process was killed goes on in the next one, from the parts that are stored."""
     async with open_peers() as peers:
         listen = f"127.0.0.1:{free_port()}"
-        settings = settings_of(tmp_path, empty_redis, peers, listen=listen, **on_s3(s3)).model_dump(
-            exclude_unset=True, exclude={"channel"}
-        )
-        async with process(settings) as first, connect(listen, ALICE) as channel:
+        settings = settings_of(tmp_path, empty_redis, peers, listen=listen, **on_s3(s3))
+        variables = settings.model_dump(exclude_unset=True, exclude={"channel"})
+        async with process(variables) as killed, connect(listen, ALICE) as channel:
             await until_serving(channel)
             await Client(channel).create_collection()
             call: Any = Client(channel).documents.UploadDocument()
@@ -172,10 +172,9 @@ async def test_an_upload_outlives_its_process(tmp_path: Path, empty_redis: Redis
             async with asyncio.timeout(10):
                 while len(s3.keys()) < 2:
                     await asyncio.sleep(0.02)
-            first.send_signal(signal.SIGKILL)
-            await first.wait()
-        async with process(settings), connect(listen, ALICE) as channel:
-            await until_serving(channel)
+            killed.send_signal(signal.SIGKILL)
+            await killed.wait()
+        async with open_app(settings) as app, serve(app, settings) as address, connect(address, ALICE) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as failed:
                 await uploaded(Client(channel), begin(upload_id, 2500))
             assert failure_of(failed.value)[1] == "OFFSET_MISMATCH"

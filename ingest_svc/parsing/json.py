@@ -11,10 +11,15 @@ from ingest_svc.parsing.detection import JSON
 JSON_LINES = "application/jsonl"
 NOTEBOOK = "application/x-ipynb+json"
 _PARSER = "json 1"
+# Characters of a line that is rather prose than a value.
+_PROSE = 200
 
 
 def parse(source: Source) -> Extract:
-    """A block a record, that is an item of the outermost list or a line; text that is no JSON is read as it is."""
+    """A block a record: an item of the outermost list or of one just inside, or a line of JSON Lines.
+
+    Text that is no JSON is read as it is.
+    """
     text, charset, guessed = plain_text.decode(source.data)
     warnings = [f"charset guessed: {charset}"] if guessed else []
     try:
@@ -46,9 +51,35 @@ def _lines(text: str) -> Iterator[Any]:
 def _records(records: list[Any], media_type: str, warnings: list[str]) -> Extract:
     writer = Writer()
     for record in records:
-        writer.block("\n".join(_flat(record, "")))
+        for path, part in _parts(record):
+            _write(_flat(part, path), writer)
     title = records[0].get("title") if len(records) == 1 and isinstance(records[0], dict) else ""
     return writer.extract(media_type, _PARSER, title=title if isinstance(title, str) else "", warnings=warnings)
+
+
+def _parts(record: Any) -> Iterator[tuple[str, Any]]:
+    """A record with its path; one that holds lists of records is parted into these and what is beside them."""
+    lists = {key: value for key, value in record.items() if _is_nested(value)} if isinstance(record, dict) else {}
+    yield "", {key: value for key, value in record.items() if key not in lists} if lists else record
+    for key, items in lists.items():
+        yield from ((f"{key}[{place}]", item) for place, item in enumerate(items))
+
+
+def _write(lines: Iterator[str], writer: Writer) -> None:
+    """Write short lines together, as code is cut at lines; those of prose by themselves, as it is cut at sentences."""
+    short: list[str] = []
+    for line in lines:
+        if len(line) < _PROSE and "\n" not in line:
+            short.append(line)
+            continue
+        writer.block("\n".join(short), BlockKind.CODE)
+        short = []
+        writer.block(line)
+    writer.block("\n".join(short), BlockKind.CODE)
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(item, dict | list) for item in value)
 
 
 def _flat(value: Any, path: str) -> Iterator[str]:
@@ -56,7 +87,7 @@ def _flat(value: Any, path: str) -> Iterator[str]:
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _flat(inner, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+    elif _is_nested(value):
         for place, item in enumerate(value):
             yield from _flat(item, f"{path}[{place}]")
     elif value not in (None, "", []):

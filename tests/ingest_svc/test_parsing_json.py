@@ -19,11 +19,24 @@ def test_a_record_is_a_block_of_paths() -> None:
     ]
     found = extract(json.dumps(records), "x.json")
     assert blocks(found) == [
-        (BlockKind.PARAGRAPH, "name: Duck\nfood.likes: bread, 2\nyoung[0].age: 1\nyoung[1].age: 0.5"),
-        (BlockKind.PARAGRAPH, "name: Goose\nwild: true"),
-        (BlockKind.PARAGRAPH, "Swan"),
+        (BlockKind.CODE, "name: Duck\nfood.likes: bread, 2"),
+        (BlockKind.CODE, "young[0].age: 1"),
+        (BlockKind.CODE, "young[1].age: 0.5"),
+        (BlockKind.CODE, "name: Goose\nwild: true"),
+        (BlockKind.CODE, "Swan"),
     ]
     assert extract('{"title": "Pond", "deep": false}').title == "Pond"
+
+
+def test_prose_in_a_record_is_a_paragraph() -> None:
+    """A long value stands by itself, so that it is cut at its sentences."""
+    prose = "The duck swims. " * 20
+    found = extract(json.dumps([{"id": 1, "text": prose, "tag": "x"}]), "x.json")
+    assert blocks(found) == [
+        (BlockKind.CODE, "id: 1"),
+        (BlockKind.PARAGRAPH, f"text: {prose.strip()}"),
+        (BlockKind.CODE, "tag: x"),
+    ]
 
 
 @pytest.mark.parametrize("uri", ["x.jsonl", "", "x.txt"])

@@ -22,6 +22,9 @@ _MAX_HEADING_LINES = 3
 _LARGER = 1.08
 _LEVELS = 6
 _SENTENCE_ENDS = (".", "!", "?", ":", ";", "。", "！", "？", "：", "…", "”", '."')
+_HANGUL = re.compile(r"[\uac00-\ud7a3]")
+# Where so many of the Hangul lines end in a space, the others end within a word.
+_SPACED_SHARE = 0.15
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\u3000-\u303f\uff00-\uffef]")
 # In usual pitches of such lines: further apart they are two paragraphs.
 _PARAGRAPH_PITCH = 1.3
@@ -89,6 +92,8 @@ class _Styles:
         self.body = sizes.most_common(1)[0][0] if sizes else 0.0
         self._bold_is_rare = bold * 2 < total
         self._code_is_rare = monospaced * 2 < total
+        hangul = [line.spaced for line in lines if _HANGUL.match(line.text[-1])]
+        self.parts_words = sum(hangul) > _SPACED_SHARE * len(hangul)
         larger = sorted({_step(line.font.size) for line in lines if self._is_larger(line)}, reverse=True)
         self._levels = {size: min(level, _LEVELS) for level, size in enumerate(larger, 1)}
 
@@ -154,7 +159,7 @@ class _Paragraphs:
         if self._styles.is_code(lines[0]):
             self._writer.block(_code(lines), BlockKind.CODE)
             return
-        text = _joined(lines)
+        text = _joined(lines, parts_words=self._styles.parts_words)
         if self._level and len(lines) <= _MAX_HEADING_LINES:
             self._writer.heading(self._level, text)
             return
@@ -218,17 +223,15 @@ def _is_full(line: Line) -> bool:
     return line.right - line.box.x1 <= _FULL * (line.right - line.left)
 
 
-def _joined(lines: Sequence[Line]) -> str:
-    """The text of the lines, words that a line's end broke joined again."""
-    text = ""
-    for line in lines:
+def _joined(lines: Sequence[Line], *, parts_words: bool) -> str:
+    """The text of the lines, words that a line's end broke joined again: Hangul too where lines may end within one."""
+    text = lines[0].text
+    for last, line in pairwise(lines):
         if text.endswith(HYPHEN):
             text = text[:-1] + line.text
-        elif text:
-            unspaced = _UNSPACED.match(text[-1]) and _UNSPACED.match(line.text[0])
-            text += ("" if unspaced else " ") + line.text
-        else:
-            text = line.text
+            continue
+        signs = _HANGUL if parts_words and not last.spaced else _UNSPACED
+        text += ("" if signs.match(text[-1]) and signs.match(line.text[0]) else " ") + line.text
     return (f"{text[:-1]}-" if text.endswith(HYPHEN) else text).replace(HYPHEN, "")
 
 

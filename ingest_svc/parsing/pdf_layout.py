@@ -30,13 +30,14 @@ _PROSE_FILL = 0.6
 
 @dataclass(slots=True)
 class Line:
-    """A line of text as it is read; `left` and `right` are the edges of the column that it stands in."""
+    """A line of text; `left` and `right` are the edges of its column, `spaced` tells of a space at its end."""
 
     text: str
     box: Box
     font: Font
     left: float
     right: float
+    spaced: bool = False
 
 
 @dataclass(slots=True)
@@ -289,4 +290,4 @@ def _line(row: Sequence[Piece], left: float, right: float) -> Iterator[Part]:
         monospaced=all(piece.font.monospaced for piece in pieces),
     )
     text = " ".join(piece.text for piece in pieces)
-    yield Line(text, around([piece.box for piece in pieces]), font, left, right)
+    yield Line(text, around([piece.box for piece in pieces]), font, left, right, pieces[-1].spaced)

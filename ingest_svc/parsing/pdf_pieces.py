@@ -18,12 +18,13 @@ BULLETS = frozenset("•◦▪‣·●○■□\u2013\u2014-*➢✓►◆❖")
 
 @dataclass(slots=True)
 class Piece:
-    """Words of one row that stand close together, or a whole table."""
+    """Words of one row that stand close together, and whether a space is after them; or a whole table."""
 
     text: str
     box: Box
     font: Font
     table: list[list[str]] | None = None
+    spaced: bool = False
 
     @property
     def height(self) -> float:
@@ -74,7 +75,7 @@ def _piece(run: Sequence[Word]) -> Piece:
         bold=all(word.font.bold for word in run),
         monospaced=all(word.font.monospaced for word in run),
     )
-    return Piece(" ".join(word.text for word in run), around([word.box for word in run]), font)
+    return Piece(" ".join(word.text for word in run), around([word.box for word in run]), font, None, run[-1].spaced)
 
 
 def around(boxes: Sequence[Box]) -> Box:

@@ -58,12 +58,13 @@ class Box(NamedTuple):
 
 
 class Word(NamedTuple):
-    """Characters without a space between them; `line` numbers the lines as PDFium reads them."""
+    """Characters without a space between them, and whether one follows; `line` numbers lines as PDFium reads them."""
 
     text: str
     box: Box
     font: Font
     line: int = 0
+    spaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,8 @@ def _words(text_page: pypdfium2.PdfTextPage) -> Iterator[Word]:
         shape = ctypes.addressof(raw.FPDFText_GetTextObject(handle, start).contents)
         font = fonts.get(shape) or fonts.setdefault(shape, _font(handle, start))
         written = _BROKEN.sub(HYPHEN, found[0]).replace(_FILLER, "")
-        yield Word(written, _box(handle, start, max(start, end - 1 - written.endswith(HYPHEN)), rectangle), font, line)
+        box = _box(handle, start, max(start, end - 1 - written.endswith(HYPHEN)), rectangle)
+        yield Word(written, box, font, line, text[end : end + 1] == " ")
 
 
 def _text(text_page: pypdfium2.PdfTextPage, count: int) -> str:

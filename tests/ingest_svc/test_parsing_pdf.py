@@ -10,8 +10,11 @@ from fpdf import FPDF, XPos, YPos
 from fpdf.enums import TableBordersLayout
 from PIL import Image
 
-from ingest_svc.extract import BlockKind, Extract, Source
+from ingest_svc.extract import BlockKind, Extract, Source, Writer
 from ingest_svc.parser_processes import ParserLimits, open_parser_processes
+from ingest_svc.parsing import pdf_blocks
+from ingest_svc.parsing.pdf_layout import Line, Part
+from ingest_svc.parsing.pdf_words import Box, Font
 from ingest_svc.parsing.reading import read
 from meshkit.errors import MeshError
 
@@ -160,6 +163,26 @@ def test_code_keeps_its_lines() -> None:
             document.cell(text=text, new_x=XPos.LMARGIN, new_y=YPos.NEXT)
 
     assert texts(extract(page(draw)), BlockKind.CODE) == ["def quack(duck):\n    return duck.voice\nquack(donald)"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "text"),
+    [
+        (["鸭子在池塘里", "游泳"], "鸭子在池塘里游泳"),
+        (["단계에 돌", "입하였다고 ", "판매"], "단계에 돌입하였다고 판매"),
+        (["단계에", "돌입하였다고", "판매"], "단계에 돌입하였다고 판매"),
+        (["adip\xad", "iscing elit"], "adipiscing elit"),
+    ],
+)
+def test_lines_are_joined_as_their_script_wraps(lines: list[str], text: str) -> None:
+    """Chinese without spaces; Korean without one where other lines end in a space, and this one within a word."""
+    writer, font = Writer(), Font(size=10)
+    page: list[Part] = [
+        Line(line.strip(), Box(0, 12 * place, 100, 12 * place + 10), font, 0, 100, line.endswith(" "))
+        for place, line in enumerate(lines)
+    ]
+    pdf_blocks.write([page], writer)
+    assert writer.extract("", "").text == text
 
 
 def scan(document: FPDF) -> None:

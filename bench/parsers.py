@@ -1,9 +1,9 @@
 """What other libraries read of the shared loader files that have an expected text: `python -m bench.parsers [FOLDER]`.
 
 Each library reads the files of its formats in a process of its own, where it alone is installed. Printed by library and
-format: the mean likeness of its text to the expected one (bench.text_similarity), and the milliseconds a file takes
-once everything is loaded; of each library its licence and what it installs. Scans are left out: reading them is
-tesseract's work, whoever calls it. DOCS=1 writes the table to docs/loaders.md.
+format: the mean likeness of its text to the expected one (bench.text_similarity), and the milliseconds of the CPU
+that a file takes once everything is loaded; of each library its licence and what it installs. Scans are left out:
+reading them is tesseract's work, whoever calls it. DOCS=1 writes the table to docs/loaders.md.
 """
 
 import json
@@ -63,7 +63,7 @@ LIBRARIES = (
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a library made of a file: the likeness and the milliseconds, or why it failed."""
+    """What a library made of a file: the likeness and the milliseconds of the CPU, or why it failed."""
 
     library: str
     format: str

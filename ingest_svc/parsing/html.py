@@ -10,6 +10,7 @@ from ingest_svc.parsing import html_tables
 from ingest_svc.parsing.detection import HTML
 from ingest_svc.parsing.plain_text import decode
 
+_READER = f"selectolax {version('selectolax')}"
 _CHARSET = re.compile(rb"<(?:meta|\?xml)[^>]+(?:charset|encoding)\s*=\s*[\"']?\s*([\w-]+)", re.IGNORECASE)
 _HEAD_BYTES = 4096
 _NO_TEXT = ["script", "style", "noscript", "template", "svg", "iframe", "object", "select", "button", "math", "dialog"]
@@ -51,8 +52,7 @@ def parse(source: Source) -> Extract:
     writer = Writer()
     write(_content(tree), writer)
     warnings = [f"charset guessed: {charset}"] if guessed else []
-    reader = f"selectolax {version('selectolax')}"
-    return writer.extract(HTML, reader, title=title, metadata=metadata, warnings=warnings)
+    return writer.extract(HTML, _READER, title=title, metadata=metadata, warnings=warnings)
 
 
 def _title(tree: LexborHTMLParser) -> str:

@@ -30,7 +30,7 @@ def front_matter(source: str) -> tuple[dict[str, Any], str]:
     if found is None:
         return {}, source
     try:
-        loaded = yaml.safe_load(found[2]) if found[1] == "---" else tomllib.loads(found[2])
+        loaded = yaml.load(found[2], yaml.CSafeLoader) if found[1] == "---" else tomllib.loads(found[2])
     except (yaml.YAMLError, tomllib.TOMLDecodeError, ValueError):
         loaded = {}
     if not isinstance(loaded, dict):

@@ -16,6 +16,7 @@ from ingest_svc.parsing import html, hugo
 from ingest_svc.parsing.detection import MARKDOWN
 from ingest_svc.parsing.plain_text import decode
 
+_READER = f"markdown-it-py {version('markdown-it-py')}"
 _ANCHOR = re.compile(r"\s*\{#[^}]*\}\s*$")
 _ADMONITION = re.compile(r"^\[!(\w+)\]\s*")
 # What MDX takes from JavaScript, at the top of a page.
@@ -39,7 +40,7 @@ def parse(source: Source) -> Extract:
         _write(node, writer)
     return writer.extract(
         MARKDOWN,
-        f"markdown-it-py {version('markdown-it-py')}",
+        _READER,
         title=str(fields.get("title") or _first_heading(tokens)),
         metadata=_plain(fields),
         warnings=[f"charset guessed: {charset}"] if guessed else [],

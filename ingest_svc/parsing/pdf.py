@@ -13,6 +13,7 @@ from ingest_svc.parsing.pdf_layout import Part, Prose, parts
 from ingest_svc.parsing.pdf_words import read_page
 from meshkit.errors import FailedPrecondition, InvalidArgument
 
+_READER = f"pypdfium2 {version('pypdfium2')}"
 # What writers put there for want of a title.
 _NO_TITLES = {"untitled", "(anonymous)"}
 _FIELDS = ("Author", "Subject", "Keywords")
@@ -64,10 +65,9 @@ class _Reading:
             raise InvalidArgument("NO_TEXT", message, metadata={"media_type": PDF})
         fields = self._document.get_metadata_dict(skip_empty=True)
         title = fields.get("Title", "")
-        reader = f"pypdfium2 {version('pypdfium2')}"
         return writer.extract(
             PDF,
-            f"{reader}, tesseract ({self._languages})" if self._pages[_RECOGNISED] else reader,
+            f"{_READER}, tesseract ({self._languages})" if self._pages[_RECOGNISED] else _READER,
             title="" if title.lower() in _NO_TITLES else title,
             page_count=len(pages),
             metadata={key.lower(): fields[key] for key in _FIELDS if key in fields},

@@ -13,6 +13,7 @@ from ingest_svc.parsing.languages import Language, language_of
 from ingest_svc.parsing.plain_text import decode
 from meshkit.errors import InvalidArgument
 
+_READER = f"tree-sitter-language-pack {version('tree-sitter-language-pack')}"
 # What defines a name and may hold definitions, by the node's type in any grammar.
 _CONTAINERS = re.compile(
     r"^(?:\w+_)?(?:class|interface|namespace|module|impl|trait|struct|object|protocol|record|union|service|mixin)"
@@ -57,7 +58,7 @@ def parse(source: Source) -> Extract:
         text=text,
         blocks=tuple(_blocks(data, sections)),
         media_type=language.media_type,
-        parser="ragmesh" if by_lines else f"tree-sitter-language-pack {version('tree-sitter-language-pack')}",
+        parser="ragmesh" if by_lines else _READER,
         warnings=(f"charset guessed: {charset}",) if guessed else (),
     )
 

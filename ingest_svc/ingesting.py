@@ -1,5 +1,6 @@
 """What a worker does with a queued document: read it, let it be found by its words, encode it, keep the end."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ class Ingesting:
         self._bus = bus
         self._attempts = attempts
         self._second = second
+        self._straight = asyncio.Lock()
 
     async def read(self, item: WorkItem) -> None:
         """Read the item's document; raises only where nothing about it could be kept."""
@@ -147,8 +149,11 @@ class Ingesting:
             return await self._hand_over(work, work.document)
         course = self._course(work)
         cut = await self._pipeline.read(collection, course, work.item.lane)
-        if await self._may_go_straight(cut):
-            return await self._indexed(collection, work, course, cut)
+        if cut.tokens <= self._second.max_straight_tokens and not self._straight.locked():
+            # One at most: the others who read are never held up by the encoder.
+            async with self._straight:
+                if self._pipeline.idle and await self._second.queue.size() == 0:
+                    return await self._indexed(collection, work, course, cut)
         kept_bytes = await self._pipeline.keep(course.document, cut)
         await course.reach(DocumentState.EMBEDDING, words_only=True)
         await self._pipeline.write_words(collection, course.document, cut)
@@ -161,11 +166,6 @@ class Ingesting:
             if cut is None:
                 cut = await self._pipeline.read(collection, course, work.item.lane)
             return await self._indexed(collection, work, course, cut)
-
-    async def _may_go_straight(self, cut: Cut) -> bool:
-        """Whether nobody waits for vectors, and these take no time to speak of."""
-        small = cut.tokens <= self._second.max_straight_tokens
-        return small and self._pipeline.idle and await self._second.queue.size() == 0
 
     async def _indexed(self, collection: Collection, work: _Work, course: Course, cut: Cut) -> Document:
         ready = await self._pipeline.write(collection, course, cut, work.item.lane)

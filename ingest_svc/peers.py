@@ -13,7 +13,7 @@ from ingest_svc.chunking import Chunk
 from ingest_svc.encoder import Vectors
 from ingest_svc.index import IndexStats, Part
 from meshkit.channel import peer_errors, streaming
-from meshkit.errors import NotFound, not_found
+from meshkit.errors import Internal, NotFound, not_found
 from ragmesh.common.v1 import chunk_pb2, vector_pb2
 from ragmesh.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from ragmesh.retriever.v1 import index_pb2, index_pb2_grpc, retriever_pb2
@@ -54,6 +54,8 @@ class EmbedderPeer:
                 try:
                     while (answer := await call.read()) is not grpc.aio.EOF:
                         yield _vectors(answer)
+                    if not sending.done():
+                        raise Internal("INTERNAL_ERROR", "the embedder ended its stream before its caller")
                     await sending
                 finally:
                     sending.cancel()
@@ -64,7 +66,7 @@ async def _send(call: Any, model: str, batches: AsyncIterator[Sequence[str]]) ->
     """Send the batches; where that fails, nobody waits for answers any more."""
     try:
         async for batch in batches:
-            await _write(call, _embed(model, batch))
+            await send(call, _embed(model, batch))
         await call.done_writing()
     except BaseException:
         call.cancel()
@@ -119,9 +121,9 @@ class RetrieverPeer:
         )
         with peer_errors(_RETRIEVER):
             async with streaming(self._stub.UpsertDocument()) as call:
-                await _write(call, index_pb2.UpsertDocumentRequest(head=head))
+                await send(call, index_pb2.UpsertDocumentRequest(head=head))
                 async for part in parts:
-                    await _write(call, _part(document, kept, part))
+                    await send(call, index_pb2.UpsertDocumentRequest(part=write_part(document, kept, part)))
                 await call.done_writing()
                 await call
 
@@ -135,7 +137,7 @@ class RetrieverPeer:
         return int(answer.deleted_chunks)
 
 
-async def _write(call: Any, request: Any) -> None:
+async def send(call: Any, request: Any) -> None:
     """Send a message; where the peer has ended the stream already, raise its reason."""
     try:
         await call.write(request)
@@ -145,11 +147,10 @@ async def _write(call: Any, request: Any) -> None:
         raise grpc.aio.AioRpcError(code, await call.initial_metadata(), trailers, details) from None
 
 
-def _part(document: Document, metadata: Struct, part: Part) -> index_pb2.UpsertDocumentRequest:
+def write_part(document: Document, metadata: Struct, part: Part) -> index_pb2.UpsertDocumentRequest.Part:
+    """Some of a document's chunks, as the index takes them."""
     chunks = [_chunk(document, metadata, chunk) for chunk in part.chunks]
-    return index_pb2.UpsertDocumentRequest(
-        part=index_pb2.UpsertDocumentRequest.Part(chunks=chunks, vectors=_packed(part.vectors))
-    )
+    return index_pb2.UpsertDocumentRequest.Part(chunks=chunks, vectors=_packed(part.vectors))
 
 
 def _packed(vectors: Vectors | None) -> vector_pb2.PackedVectors | None:

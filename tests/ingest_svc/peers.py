@@ -146,6 +146,9 @@ class Index(index_pb2_grpc.IndexServiceServicer):
         if self.behaviour.faults:
             self.behaviour.faults -= 1
             raise Internal("INTERNAL_ERROR", "died in mid-stream")
+        if not chunks:
+            # Cut off by the caller's death, which changes nothing.
+            return index_pb2.UpsertDocumentResponse()
         # As it is now: a switch may have come between.
         held = self._held("/".join(document.split("/")[:2]))
         if encoder != held.spec.encoder:

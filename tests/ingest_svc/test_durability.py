@@ -47,7 +47,7 @@ async def process(settings: dict[str, Any]) -> AsyncIterator[asyncio.subprocess.
 async def until_serving(channel: grpc.aio.Channel) -> None:
     """Return when the server says SERVING."""
     stub = health_pb2_grpc.HealthStub(channel)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 answer = await stub.Check(health_pb2.HealthCheckRequest())
@@ -77,7 +77,7 @@ async def test_a_killed_process_loses_nothing(tmp_path: Path, empty_redis: Redis
             request = jobs_pb2.StartJobRequest(collection=HANDBOOK, source_uri=pages.as_uri())
             job = (await client.jobs.StartJob(request)).job
             stored = await client.create("Stored before the end.", wait=False, document_id="stored")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while len(peers.index.writes) < 4:
                     await asyncio.sleep(0.02)
             first.send_signal(signal.SIGKILL)
@@ -88,7 +88,7 @@ async def test_a_killed_process_loses_nothing(tmp_path: Path, empty_redis: Redis
         async with process(settings) as second, connect(listen, ALICE) as channel:
             await until_serving(channel)
             client = Client(channel)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while True:
                     job = (await client.jobs.GetJob(jobs_pb2.GetJobRequest(name=job.name))).job
                     found = await client.get(stored.name)
@@ -102,6 +102,43 @@ async def test_a_killed_process_loses_nothing(tmp_path: Path, empty_redis: Redis
     held = peers.index.held["acme", HANDBOOK].documents
     assert len(held) == 13
     assert all(len(chunks) == 1 for chunks in held.values())
+
+
+async def test_what_waits_for_vectors_survives(tmp_path: Path, empty_redis: RedisServer) -> None:
+    """A process killed while documents are found by their words only: the next one brings their vectors, once each."""
+    pages = tmp_path / "source"
+    pages.mkdir()
+    for number in range(8):
+        (pages / f"page{number:02}.md").write_text(f"# Page {number}\n\nWords of page {number}.")
+    async with open_peers() as peers:
+        listen = f"127.0.0.1:{free_port()}"
+        settings = settings_of(tmp_path, empty_redis, peers, listen=listen).model_dump(
+            exclude_unset=True, exclude={"channel"}
+        )
+        peers.embedder.behaviour.gate.clear()
+        async with process(settings) as first, connect(listen, ALICE) as channel:
+            await until_serving(channel)
+            client = Client(channel)
+            await client.create_collection()
+            request = jobs_pb2.StartJobRequest(collection=HANDBOOK, source_uri=pages.as_uri())
+            job = (await client.jobs.StartJob(request)).job
+            held = peers.index.held["acme", HANDBOOK]
+            async with asyncio.timeout(60):
+                while len(held.pending) < 5:
+                    await asyncio.sleep(0.02)
+            first.send_signal(signal.SIGKILL)
+            await first.wait()
+        peers.embedder.behaviour.gate.set()
+        async with process(settings), connect(listen, ALICE) as channel:
+            await until_serving(channel)
+            async with asyncio.timeout(60):
+                while job.state != jobs_pb2.Job.STATE_SUCCEEDED:
+                    job = (await Client(channel).jobs.GetJob(jobs_pb2.GetJobRequest(name=job.name))).job
+                    await asyncio.sleep(0.1)
+    assert (job.counts.ready, job.counts.failed, job.counts.searchable) == (8, 0, 0)
+    assert not held.pending
+    assert sorted(peers.index.writes.values()) == [1] * 8
+    assert not list((tmp_path / "objects").rglob("*.chunks"))
 
 
 async def test_redis_may_go_away(tmp_path: Path) -> None:
@@ -118,7 +155,7 @@ async def test_redis_may_go_away(tmp_path: Path) -> None:
                 await world.alice.create("Too late.")
             assert failure_of(failed.value)[:2] == ("UNAVAILABLE", "STORE_UNAVAILABLE")
             redis.start()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (await world.alice.get(stored.name)).state != documents_pb2.Document.STATE_READY:
                     await asyncio.sleep(0.1)
             assert (await world.alice.create("And on.")).state == documents_pb2.Document.STATE_READY

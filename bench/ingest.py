@@ -49,6 +49,7 @@ WORDS = {
     "chunks_per_s": "chunks/s",
     "cpu_ms": "CPU, ms a document",
     "peak_mb": "peak memory, MB",
+    "peak_proportional_mb": "the same, shared pages counted once, MB",
     "documents_read": "documents read",
     "documents_read_by_both": "of them read by both",
     "chunks": "chunks",
@@ -76,7 +77,7 @@ class Sample:
     texts: list[tuple[Chunk, str]] = field(default_factory=list)
     """Ragmesh's chunks, document by document, with what is encoded of each."""
 
-    def rates(self, subject: str, chunks: int, wall_s: float, cpu_s: float, peak_mb: float) -> dict[str, Reading]:
+    def rates(self, subject: str, chunks: int, wall_s: float, cpu_s: float, watch: Watch) -> dict[str, Reading]:
         """The figures that all subjects have."""
         read = self.read[subject]
         size_mb = sum(self.sizes[name] for name in read) / 1e6
@@ -85,7 +86,8 @@ class Sample:
             "mb_per_s": Reading(size_mb / wall_s, "MB/s"),
             "chunks_per_s": Reading(chunks / wall_s, "chunks/s"),
             "cpu_ms": Reading(1000 * cpu_s / len(read), "ms"),
-            "peak_mb": Reading(peak_mb, "MB"),
+            "peak_mb": Reading(watch.peak_mb(), "MB"),
+            "peak_proportional_mb": Reading(max(watch.proportional_mb), "MB"),
             "chunks": Reading(chunks, "chunks"),
         }
 
@@ -120,7 +122,7 @@ async def _ragmesh(sample: Sample) -> Mapping[str, Reading]:
     chunks, documents = len(sample.texts), len(sample.read[_OURS])
     whole_s = sum(stages.values())
     return {
-        **sample.rates(_OURS, chunks, run.wall_s, run.watch.cpu_s(), run.watch.peak_mb()),
+        **sample.rates(_OURS, chunks, run.wall_s, run.watch.cpu_s(), run.watch),
         **{f"{name}_peak_mb": Reading(run.watch.peak_mb(name), "MB") for name in _PARTS},
         **{f"{stage}_share": Reading(100 * stages[stage] / whole_s, "%") for stage in _STAGES},
         **{f"{name}_cpu_ms": Reading(1000 * run.watch.cpu_s(name) / documents, "ms") for name in _PARTS},
@@ -151,14 +153,14 @@ async def _langchain(sample: Sample) -> Mapping[str, Reading]:
     sample.read[_PEER] = set(answer.read)
     whole_s = sum(answer.stages_s.values())
     return {
-        **sample.rates(_PEER, answer.chunks, answer.wall_s, answer.cpu_s, answer.peak_mb),
+        **sample.rates(_PEER, answer.chunks, answer.wall_s, answer.cpu_s, answer.watch),
         **{f"{stage}_share": Reading(100 * seconds / whole_s, "%") for stage, seconds in answer.stages_s.items()},
     }
 
 
 async def _embedder(sample: Sample) -> Mapping[str, Reading]:
     wall_s, watch = await embed(sample.texts)
-    return sample.rates(_FLOOR, len(sample.texts), wall_s, watch.cpu_s(), watch.peak_mb())
+    return sample.rates(_FLOOR, len(sample.texts), wall_s, watch.cpu_s(), watch)
 
 
 def _count_read(benchmark: Benchmark, sample: Sample) -> None:

@@ -35,7 +35,7 @@ _TIMEOUT_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the script says of itself, and the most memory that it held."""
+    """What the script says of itself, and what it held and used."""
 
     wall_s: float
     cpu_s: float
@@ -43,7 +43,7 @@ class Answer:
     chunks: int
     read: list[str]
     failed: dict[str, str]
-    peak_mb: float
+    watch: Watch
 
 
 async def run_langchain(folder: Path) -> Answer:
@@ -68,7 +68,7 @@ async def run_langchain(folder: Path) -> Answer:
         if process.returncode:
             raise RuntimeError(f"the LangChain script failed:\n{log.read_text(errors='replace')[-2000:]}")
         answer: dict[str, Any] = json.loads(said.splitlines()[-1])
-        return Answer(**answer, peak_mb=watch.peak_mb())
+        return Answer(**answer, watch=watch)
 
 
 async def embed(texts: Sequence[tuple[Chunk, str]]) -> tuple[float, Watch]:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from statistics import median
 
 import psutil
@@ -15,14 +16,18 @@ import psutil
 from bench.harness import cpu_s
 
 _INTERVAL_S = 0.2
+_PROPORTIONAL_EVERY = 5
+"""Looks from one at the proportional memory to the next: the kernel walks all pages for it."""
 
 
 @dataclass
 class Watch:
-    """What families of processes held and used; pages that processes share count in each."""
+    """What families of processes held and used; pages that processes share count in the resident memory of each."""
 
     looks: list[dict[str, float]] = field(default_factory=list)
     """Resident MB of each family at each look."""
+    proportional_mb: list[float] = field(default_factory=list)
+    """MB of all families together, pages that processes share parted among them, at some of the looks."""
     done: list[int] = field(default_factory=list)
     """How much of the work was done at each look."""
     work: int = 0
@@ -52,6 +57,7 @@ class Watch:
     def look(self, pids: Mapping[str, int], apart: Mapping[str, str]) -> None:
         """Look at the processes and their children once."""
         seen: dict[str, float] = {}
+        family: list[psutil.Process] = []
         for name, pid in pids.items():
             try:
                 process = psutil.Process(pid)
@@ -61,6 +67,9 @@ class Watch:
             below = apart.get(name, name)
             seen[name] = self._add(name, [process])
             seen[below] = seen.get(below, 0.0) + self._add(below, children)
+            family += [process, *children]
+        if len(self.looks) % _PROPORTIONAL_EVERY == 0:
+            self.proportional_mb.append(sum(map(_proportional_mb, family)))
         self.looks.append(seen)
         self.done.append(self.work)
 
@@ -74,6 +83,14 @@ class Watch:
                 first_s = 0.0 if self.looks else used_s
                 self.used_s[name][process.pid] = (self.used_s[name].get(process.pid, (first_s, 0.0))[0], used_s)
         return held / 1e6
+
+
+def _proportional_mb(process: psutil.Process) -> float:
+    try:
+        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("Pss:"))
 
 
 @asynccontextmanager

@@ -92,3 +92,4 @@ async def test_cpu_and_memory_of_children_count_for_their_family() -> None:
     assert watch.cpu_s("children") >= 0.3
     assert 0 <= watch.cpu_s("shell") < 0.3
     assert watch.peak_mb() >= watch.peak_mb("children") > 1
+    assert watch.peak_mb() >= max(watch.proportional_mb) > 0

@@ -13,6 +13,7 @@ from ingest_svc.chunking import Strategies
 from ingest_svc.folder_source import FolderSources
 from ingest_svc.following import Following
 from ingest_svc.gathering import BatchLimits, open_gathering
+from ingest_svc.importing import Importing
 from ingest_svc.ingesting import Ingesting, SecondStage
 from ingest_svc.intake import Intake, IntakeLimits
 from ingest_svc.inviting import Inviting
@@ -245,6 +246,16 @@ def _registrations(settings: Settings, stores: _Stores, core: _Core) -> Sequence
     following = Following(stores.catalog, stores.bus, settings.watch_poll_s)
     permits = Permits(settings.max_uploads, settings.overload_retry_after_s)
     uploading = Uploading(core.intake, stores.objects, following, permits, settings.progress_bytes)
+    importing = Importing(
+        stores.catalog,
+        stores.objects,
+        core.index,
+        core.pipeline,
+        core.intake,
+        stores.locks,
+        permits,
+        settings.max_import_bytes,
+    )
     desk = JobDesk(
         stores.catalog,
         stores.jobs,
@@ -265,7 +276,7 @@ def _registrations(settings: Settings, stores: _Stores, core: _Core) -> Sequence
         _registration(
             documents_pb2.DESCRIPTOR,
             documents_pb2_grpc.add_DocumentServiceServicer_to_server,
-            DocumentService(stores.catalog, core.intake, uploading, following, inviting),
+            DocumentService(stores.catalog, core.intake, uploading, importing, following, inviting),
         ),
         _registration(
             jobs_pb2.DESCRIPTOR,

@@ -122,9 +122,16 @@ class Intake:
         before = await self._catalog.find_document(origin.tenant, head.collection, document_id(head.uri))
         if before is None or before.state is not DocumentState.READY:
             return None
-        same = _document(origin, admitted, before.size_bytes, before.content_hash)
+        same = new_document(origin, admitted, before.size_bytes, before.content_hash)
         known = (origin.version, same.fingerprint) == (before.source_version, before.fingerprint)
         return before if known and origin.version else None
+
+    async def indexed_content(self, origin: Origin, admitted: Admitted, content_hash: str) -> Document | None:
+        """The document, where that content is indexed in that way; else None. Its version is kept then."""
+        same = new_document(origin, admitted, 0, content_hash)
+        before = await self._catalog.find_document(origin.tenant, same.collection, same.id)
+        known = await self._known(origin, before, same)
+        return known.document if known and known.unchanged else None
 
     async def accept(self, origin: Origin, admitted: Admitted, upload: Upload) -> Accepted:
         """Store the bytes and queue the work; when this returns, the document survives any crash.
@@ -132,7 +139,7 @@ class Intake:
         The same content under the same name, indexed in the same way, is left as it is. Raises COLLECTION_NOT_FOUND,
         STORE_UNAVAILABLE.
         """
-        document = _document(origin, admitted, upload.size, upload.content_hash)
+        document = new_document(origin, admitted, upload.size, upload.content_hash)
         stored = False
         while True:
             before = await self._catalog.find_document(origin.tenant, document.collection, document.id)
@@ -220,7 +227,8 @@ class Intake:
         await self._objects.remove(chunks_key(document.object))
 
 
-def _document(origin: Origin, admitted: Admitted, size: int, content_hash: str) -> Document:
+def new_document(origin: Origin, admitted: Admitted, size: int, content_hash: str) -> Document:
+    """The record of a document that is being given, its bytes stored."""
     head, at, generation = admitted.head, now(), uuid.uuid4().hex
     id = head.document_id or document_id(head.uri) or content_hash[:32]
     document = Document(

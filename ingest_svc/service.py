@@ -11,8 +11,9 @@ import grpc
 from ingest_svc.catalog import Catalog, Collection
 from ingest_svc.chunking import Strategies
 from ingest_svc.following import Following
-from ingest_svc.index import Index
-from ingest_svc.intake import Accepted, Intake
+from ingest_svc.importing import Import, Importing
+from ingest_svc.index import Index, Part
+from ingest_svc.intake import Accepted, Intake, Origin
 from ingest_svc.inviting import Inviting
 from ingest_svc.job_starting import JobDesk
 from ingest_svc.jobs import JobState, JobStore
@@ -24,6 +25,7 @@ from ingest_svc.wire import (
     document_ids,
     last_id,
     read_head,
+    read_import,
     read_order,
     read_reindex_order,
     read_request,
@@ -128,11 +130,18 @@ class DocumentService(documents_pb2_grpc.DocumentServiceServicer):
     """Takes documents in and keeps account of them."""
 
     def __init__(
-        self, catalog: Catalog, intake: Intake, uploading: Uploading, following: Following, inviting: Inviting
+        self,
+        catalog: Catalog,
+        intake: Intake,
+        uploading: Uploading,
+        importing: Importing,
+        following: Following,
+        inviting: Inviting,
     ) -> None:
         self._catalog = catalog
         self._intake = intake
         self._uploading = uploading
+        self._importing = importing
         self._following = following
         self._inviting = inviting
         self._validation = Validation()
@@ -162,6 +171,26 @@ class DocumentService(documents_pb2_grpc.DocumentServiceServicer):
         kept = accepted.document
         document = await self._catalog.get_document(caller.tenant, kept.collection, kept.id)
         return documents_pb2.CreateDocumentResponse(document=write_document(document))
+
+    async def CheckDocument(
+        self, request: documents_pb2.CheckDocumentRequest, context: Context
+    ) -> documents_pb2.CheckDocumentResponse:
+        require_scope(_SCOPE)
+        caller, head = current(), read_head(request.document, "document")
+        origin = Origin(caller.tenant, caller.subject, source=request.source_uri, version=request.source_version)
+        found = await self._importing.check(origin, head, request.content_hash)
+        document = write_document(found) if found else None
+        return documents_pb2.CheckDocumentResponse(unchanged=found is not None, document=document)
+
+    async def ImportDocument(
+        self, request_iterator: AsyncIterator[documents_pb2.ImportDocumentRequest], context: Context
+    ) -> documents_pb2.ImportDocumentResponse:
+        require_scope(_SCOPE)
+        caller, messages = current(), _imported(request_iterator)
+        async with aclosing(messages):
+            accepted = await self._importing.take(caller.tenant, caller.subject, messages)
+        document = write_document(accepted.document)
+        return documents_pb2.ImportDocumentResponse(document=document, unchanged=accepted.unchanged)
 
     async def CreateUploadUrl(
         self, request: documents_pb2.CreateUploadUrlRequest, context: Context
@@ -218,6 +247,13 @@ async def _messages(
 ) -> AsyncGenerator[Begin | Bytes]:
     async for request in requests:
         yield read_upload(request)
+
+
+async def _imported(
+    requests: AsyncIterator[documents_pb2.ImportDocumentRequest],
+) -> AsyncGenerator[Import | Bytes | Part]:
+    async for request in requests:
+        yield read_import(request)
 
 
 def _within(field: str, error: InvalidArgument) -> InvalidArgument:

@@ -131,6 +131,9 @@ class Settings(ServerSettings):
     encoding_memory_bytes: PositiveInt = Field(
         128 * _MIB, description="Bytes of the chunks kept that are held at once while they are encoded."
     )
+    max_import_bytes: PositiveInt = Field(
+        256 * _MIB, description="Bytes on disk of the chunks and vectors of a document that was made elsewhere."
+    )
     encoder_stream_s: PositiveFloat = Field(60.0, description="Seconds for which one stream to the encoder is used.")
 
     @field_validator("object_store_url")

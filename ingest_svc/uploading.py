@@ -59,14 +59,14 @@ class Uploading:
         """
         begin = await anext(messages, None)
         if not isinstance(begin, Begin):
-            raise _out_of_order("begin")
+            raise out_of_order("begin")
         admitted = await self._intake.admit(tenant, begin.head, "begin.document")
         async with self._permits.take(), self._objects.open_upload(tenant, begin.upload_id) as upload:
             _check_offset(upload, begin.offset)
             async with aclosing(self._receive(upload, messages)) as received:
                 async for progress in received:
                     yield progress
-            _check_length(upload, begin.head.size_bytes)
+            check_length(upload, begin.head.size_bytes)
             accepted = await self._intake.accept(Origin(tenant, subject), admitted, upload)
         async with aclosing(self._following.follow(tenant, accepted)) as followed:
             async for progress in followed:
@@ -84,8 +84,8 @@ class Uploading:
         told = upload.size
         async for message in messages:
             if not isinstance(message, Bytes):
-                raise _out_of_order("part")
-            _check_sum(message)
+                raise out_of_order("part")
+            check_sum(message)
             self._intake.check_size(upload.size + len(message.data))
             await upload.append(message.data)
             if upload.size - told >= self._progress_bytes:
@@ -112,16 +112,16 @@ def _check_offset(upload: Upload, offset: int) -> None:
         raise OutOfRange("OFFSET_MISMATCH", message, metadata=metadata)
 
 
-def _check_length(upload: Upload, announced: int) -> None:
+def check_length(upload: Upload, announced: int) -> None:
     if announced not in (0, upload.size):
         raise invalid("begin.document.size_bytes", f"{announced} bytes were announced, {upload.size} came")
 
 
-def _check_sum(message: Bytes) -> None:
+def check_sum(message: Bytes) -> None:
     if message.crc32c is not None and google_crc32c.value(message.data) != message.crc32c:
         metadata = {"expected_crc32c": f"{message.crc32c:08x}"}
         raise DataLoss("CHECKSUM_MISMATCH", "the bytes are not those that were sent", metadata=metadata)
 
 
-def _out_of_order(expected: str) -> InvalidArgument:
+def out_of_order(expected: str) -> InvalidArgument:
     return InvalidArgument("OUT_OF_ORDER", f"a message with {expected} was expected", metadata={"expected": expected})

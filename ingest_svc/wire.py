@@ -13,9 +13,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
 from ingest_svc.catalog import Collection, Document, FilterableField, Request, Timing
-from ingest_svc.chunking import Chooser, Chunking, Strategy
+from ingest_svc.chunking import Choice, Chooser, Chunk, Chunking, Strategy
+from ingest_svc.encoder import Vectors
 from ingest_svc.failure import Failure
-from ingest_svc.index import IndexStats
+from ingest_svc.importing import Import, Made
+from ingest_svc.index import IndexStats, Part
 from ingest_svc.intake import Head
 from ingest_svc.inviting import Invitation
 from ingest_svc.job_starting import JobOrder, ReindexOrder
@@ -25,9 +27,14 @@ from ingest_svc.progress import Progress
 from ingest_svc.uploading import Begin, Bytes
 from meshkit import status
 from meshkit.errors import invalid
-from ragmesh.common.v1 import usage_pb2
+from ragmesh.common.v1 import usage_pb2, vector_pb2
 from ragmesh.ingest.v1 import chunking_pb2, collections_pb2, documents_pb2, jobs_pb2
 from ragmesh.retriever.v1 import index_pb2, retriever_pb2
+
+# Of what was made of a document elsewhere, no more is kept.
+_MAX_MADE_CHARS = 512
+_MAX_WARNINGS = 64
+_MAX_TIMINGS = 8
 
 
 def last_id(name: str) -> str:
@@ -105,8 +112,70 @@ def read_upload(message: documents_pb2.UploadDocumentRequest) -> Begin | Bytes:
     if message.WhichOneof("content") == "begin":
         begin = message.begin
         return Begin(read_head(begin.document, "begin.document"), begin.upload_id, begin.offset)
-    part = message.part
+    return _read_bytes(message.part)
+
+
+def _read_bytes(part: documents_pb2.UploadDocumentRequest.Part) -> Bytes:
     return Bytes(part.data, part.crc32c if part.HasField("crc32c") else None)
+
+
+def read_import(message: documents_pb2.ImportDocumentRequest) -> Import | Bytes | Part:
+    """A message of an import."""
+    if message.HasField("part"):
+        return _read_bytes(message.part)
+    if message.HasField("chunks"):
+        return _read_part(message.chunks)
+    begin = message.begin
+    return Import(
+        head=read_head(begin.document, "begin.document"),
+        content_hash=begin.content_hash,
+        made=_read_made(begin),
+        source=begin.source_uri,
+        version=begin.source_version,
+    )
+
+
+def _read_made(begin: documents_pb2.ImportDocumentRequest.Begin) -> Made:
+    made = begin.made
+    strategy, parameters = read_chunking(made.chunking, "begin.made.chunking")
+    chunking = Chunking(strategy=strategy, parameters=dict(parameters))
+    return Made(
+        encoder=begin.encoder,
+        choice=Choice(chunking, made.chunking_rationale[:_MAX_MADE_CHARS]),
+        chunk_count=made.chunk_count,
+        title=made.title[:_MAX_MADE_CHARS],
+        media_type=made.media_type[:_MAX_MADE_CHARS],
+        page_count=made.page_count,
+        parser=made.parser[:_MAX_MADE_CHARS],
+        warnings=tuple(warning[:_MAX_MADE_CHARS] for warning in made.warnings[:_MAX_WARNINGS]),
+        timings=tuple(
+            Timing(
+                stage=each.stage,
+                start_s=each.start.ToTimedelta().total_seconds(),
+                duration_s=each.duration.ToTimedelta().total_seconds(),
+            )
+            for each in made.timings.timings[:_MAX_TIMINGS]
+        ),
+        metadata=read_struct(begin.metadata, "begin.metadata"),
+    )
+
+
+def _read_part(message: index_pb2.UpsertDocumentRequest.Part) -> Part:
+    chunks = [
+        Chunk(
+            ordinal=each.ordinal,
+            start=each.source.start,
+            end=each.source.end,
+            text=each.text,
+            heading_path=tuple(each.heading_path),
+            page=each.page,
+            token_count=each.token_count,
+        )
+        for each in message.chunks
+    ]
+    packed = message.vectors
+    vectors = Vectors(packed.data, vector_pb2.DataType.Name(packed.dtype), packed.dimension, packed.count, "")
+    return Part(chunks, vectors if message.HasField("vectors") else None)
 
 
 def read_order(message: jobs_pb2.StartJobRequest) -> JobOrder:

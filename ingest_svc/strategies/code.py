@@ -12,6 +12,7 @@ from ingest_svc.strategies.packing import Packer, Span, to_chunks
 from ingest_svc.strategies.sections import SectionParameters, joined, sections, whole
 
 _INDENT = b" \t"
+_MAX_INDENT = 1024
 
 
 class CodeParameters(SectionParameters):
@@ -55,6 +56,5 @@ def _spans(section: Sequence[Block], packer: Packer, max_tokens: int) -> Iterato
 
 def _indent(text: MeasuredText, start: int) -> int:
     """The blanks before the first word of a line; a part of a line that was too long counts as indented most."""
-    line = text.bytes.rfind(b"\n", 0, start) + 1
-    before = text.bytes[line:start]
-    return len(before) if not before.strip(_INDENT) else len(text.bytes)
+    before = text.bytes[max(start - _MAX_INDENT, 0) : start].rpartition(b"\n")[2]
+    return _MAX_INDENT if before.strip(_INDENT) else len(before)

@@ -107,7 +107,7 @@ class Packer:
         unit = units[begun]
         if begun == 0 or self._overlap == 0 or not self._goes_on(units[begun - 1], unit):
             return unit.start
-        start = self._overlap_start(units[:begun])
+        start = self._overlap_start(units, begun)
         return start if self.text.count(start, unit.end) <= self._max else unit.start
 
     def _goes_on(self, before: Unit, unit: Unit) -> bool:
@@ -117,11 +117,14 @@ class Packer:
         paragraphs = before.block.kind is unit.block.kind is BlockKind.PARAGRAPH
         return paragraphs and not self.text.ends_sentence(before.end)
 
-    def _overlap_start(self, before: Sequence[Unit]) -> int:
+    def _overlap_start(self, units: Sequence[Unit], begun: int) -> int:
         """Where the repeated part of the units before begins: at a unit, else within the last one."""
-        end = before[-1].end
-        whole = [unit.start for unit in before if self.text.count(unit.start, end) <= self._overlap]
-        return whole[0] if whole else self.text.back(before[-1].start, end, self._overlap)
+        end, place = units[begun - 1].end, begun
+        while place > 0 and self.text.count(units[place - 1].start, end) <= self._overlap:
+            if not self._goes_on(units[place - 1], units[place]):
+                break
+            place -= 1
+        return units[place].start if place < begun else self.text.back(units[begun - 1].start, end, self._overlap)
 
 
 def to_chunks(text: MeasuredText, spans: Iterable[Span]) -> list[Chunk]:

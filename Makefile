@@ -168,11 +168,11 @@ $(LANGCHAIN)/.installed: bench/langchain.txt | $(VENV)/.bench
 	$(LANGCHAIN)/bin/uv pip install --quiet --python $(LANGCHAIN)/bin/python --compile-bytecode --no-deps --requirement $<
 	touch $@
 
-# Each library that parsers are compared with, by itself: `name[extras]==version` goes to a folder of its name.
+# Each library that parsers are compared with, by itself: in a folder with the name of the first of its line.
 $(PARSERS)/.installed: bench/parsers.txt bench/parsers_overrides.txt | $(VENV)/.bench
 	sed '/^#/d' $< | while read -r library; do \
-	    $(VENV)/bin/uv pip install --quiet --python $(PYTHON) --target $(PARSERS)/"$$(sed 's/[[=].*//' <<<"$$library")" \
-	        --override bench/parsers_overrides.txt --find-links "$${PIP_FIND_LINKS:-$(TORCH_INDEX)/torch}" "$$library"; \
+	    $(VENV)/bin/uv pip install --quiet --python $(PYTHON) --target $(PARSERS)/"$$(grep -oE '^[a-z0-9.-]+' <<<"$$library")" \
+	        --override bench/parsers_overrides.txt --find-links "$${PIP_FIND_LINKS:-$(TORCH_INDEX)/torch}" $$library; \
 	done
 	touch $@
 

@@ -185,7 +185,10 @@ class Ingesting:
         async def report(changed: Document, encoded: int) -> None:
             if not await self._catalog.replace_document(work.item.tenant, changed, work.item.generation):
                 raise Superseded
-            moved = changed.state != work.document.state
+            # A document that is begun is being parsed, so far as its job knows; of its words the hand-over tells.
+            words = changed.state is DocumentState.EMBEDDING and changed.words_only
+            told_elsewhere = words or changed.state is DocumentState.PARSING
+            moved = changed.state is not work.document.state and not told_elsewhere
             work.document = changed
             await self._tell(work, encoded, moved=moved)
 

@@ -29,6 +29,8 @@ _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\u3000-\u303f\u
 # In usual pitches of such lines: further apart they are two paragraphs.
 _PARAGRAPH_PITCH = 1.3
 _INDENT = 0.7
+# In sizes of the font: what stands further in is beside something, not the beginning of a paragraph.
+_MAX_INDENT = 6.0
 # The share of its column that the last line of a paragraph may leave free and still be full.
 _FULL = 0.15
 # A longer paragraph ends with its column: its page would say little.
@@ -188,7 +190,7 @@ class _Paragraphs:
             return False
         if self._styles.is_code(line):
             return True
-        indented = line.box.x0 - line.left > _INDENT * line.font.size
+        indented = _INDENT * line.font.size < line.box.x0 - line.left < _MAX_INDENT * line.font.size
         begins = indented and last.box.x0 - last.left < _INDENT * last.font.size and not _is_item(self._lines[0])
         ended = last.text.endswith(_SENTENCE_ENDS) and not _is_full(last)
         dedented = _is_item(self._lines[0]) and line.box.x0 < self._lines[0].box.x0 - 1

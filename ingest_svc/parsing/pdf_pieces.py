@@ -1,5 +1,6 @@
 """Pieces of text on a page, words that stand close together, and the rows that pieces make."""
 
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ _GAP = 0.5
 # A piece whose middle is further from the row's than this share of its height stands in another row.
 _SAME_ROW = 0.6
 _MAX_MARK = 4
+# The dots or lines that lead to a page's number, or wait for what is to be filled in.
+_LEADERS = re.compile(r"(?:[.·…_] ?){6,}")
 BULLETS = frozenset("•◦▪‣·●○■□\u2013\u2014-*➢✓►◆❖")
 """What stands before the items of a list without numbers."""
 
@@ -75,7 +78,8 @@ def _piece(run: Sequence[Word]) -> Piece:
         bold=all(word.font.bold for word in run),
         monospaced=all(word.font.monospaced for word in run),
     )
-    return Piece(" ".join(word.text for word in run), around([word.box for word in run]), font, None, run[-1].spaced)
+    text = _LEADERS.sub("…", " ".join(word.text for word in run))
+    return Piece(text, around([word.box for word in run]), font, None, run[-1].spaced)
 
 
 def around(boxes: Sequence[Box]) -> Box:

@@ -140,6 +140,22 @@ def test_prose_and_lists_are_no_tables() -> None:
     assert [block.kind for block in found.blocks[1:]] == [BlockKind.ITEM] * 4
 
 
+def test_side_heads_stay_with_their_text() -> None:
+    """A label beside a paragraph comes first and breaks no sentence; the dots of a table of contents are one sign."""
+
+    def draw(document: FPDF) -> None:
+        document.text(10, 34, "Purpose")
+        document.set_xy(50, 30)
+        document.multi_cell(140, 5, WORDS * 3)
+        for number in range(1, 4):
+            document.text(10, 100 + 6 * number, f"Chapter {number} {'. ' * 40}")
+            document.text(190, 100 + 6 * number, str(10 * number))
+
+    found = texts(extract(page(draw)))
+    assert found[0] == f"Purpose {(WORDS * 3).strip()}"
+    assert found[1].startswith("| Chapter 1 … | 10 |")
+
+
 def test_turned_pages_are_read_upright() -> None:
     """Text that runs upwards is read in its own order, that of the other way after it."""
 

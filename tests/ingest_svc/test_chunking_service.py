@@ -1,11 +1,12 @@
 """Strategies as callers see them: listed, recommended, chosen for their documents, and told of."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from ragmesh.ingest.v1 import chunking_pb2, collections_pb2
+from ragmesh.ingest.v1 import chunking_pb2, collections_pb2, documents_pb2, jobs_pb2
 from tests.ingest_svc.conftest import HANDBOOK, World
 
 PAGE = b"# Harbour\n\nIt opens at six.\n\n## Boats\n\nThey leave at seven.\n"
@@ -49,6 +50,25 @@ async def test_a_document_is_cut_by_what_it_is(world: World, content: bytes, uri
     assert document.chunking_rationale
     again = await world.alice.create(content, uri=uri)
     assert (again.update_time, again.chunking) == (document.update_time, document.chunking)
+
+
+async def test_a_job_cuts_each_file_by_what_it_is(world: World, tmp_path: Path) -> None:
+    """Where it names no strategy, though its collection has one; a second job leaves all files as they are."""
+    folder = tmp_path / "source" / "mixed"
+    folder.mkdir(parents=True)
+    for name, content in {"page.md": PAGE, "area.py": PROGRAM, "note.txt": b"It opens."}.items():
+        (folder / name).write_bytes(content)
+    await world.alice.create_collection(chunking=chunking_pb2.Chunking(strategy="token"))
+    start = jobs_pb2.StartJobRequest(
+        collection=HANDBOOK, source_uri=folder.as_uri(), chunking=chunking_pb2.Chunking(strategy="")
+    )
+    for unchanged in (0, 3):
+        job = (await world.alice.jobs.StartJob(start)).job
+        watching = world.alice.jobs.WatchJob(jobs_pb2.WatchJobRequest(name=job.name))
+        assert [told async for told in watching][-1].job.counts.unchanged == unchanged
+    listed = await world.alice.documents.ListDocuments(documents_pb2.ListDocumentsRequest(parent=HANDBOOK))
+    chosen = {document.uri.rpartition("/")[2]: document.chunking.strategy for document in listed.documents}
+    assert chosen == {"page.md": "format", "area.py": "code", "note.txt": "recursive"}
 
 
 async def test_the_history_says_how_a_document_was_cut(world: World) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ingest_svc.cancelling import Cancelling
-from ingest_svc.catalog import Catalog, Document
+from ingest_svc.catalog import Catalog, Document, DocumentState
 from ingest_svc.failure import Failure
 from ingest_svc.intake import document_id
 from ingest_svc.jobs import PASSING, Ended, Job, JobState, JobStore, Source, Sources, UnderWay
@@ -134,7 +134,8 @@ class JobRunning:
 
 
 def _makes_room(moved: Progress) -> bool:
-    return moved.searchable or moved.state.ended
+    """Whether a document was read, or ended."""
+    return moved.state.ended or (moved.searchable and moved.state is DocumentState.EMBEDDING)
 
 
 def _is_through(under_way: UnderWay) -> bool:

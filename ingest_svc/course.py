@@ -9,6 +9,11 @@ from ingest_svc.catalog import Document, DocumentState, Timing, now
 # Told the document as it is now and how many of its chunks are encoded; raises where the work is unwanted.
 Report = Callable[[Document, int], Awaitable[None]]
 
+
+async def untold(_document: Document, _encoded: int) -> None:
+    """Tell nobody."""
+
+
 _STAGES = {
     DocumentState.PARSING: "parse",
     DocumentState.CHUNKING: "chunk",

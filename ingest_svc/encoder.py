@@ -20,20 +20,24 @@ class Vectors:
     encoder: str
 
 
-class Encoder(Protocol):
-    """Counts tokens and makes vectors; raises what its service answers."""
-
-    async def describe(self, model: str) -> EncoderCard:
-        """The encoder of that name, or the default one for ""; raises MODEL_NOT_FOUND."""
-
-    async def token_ends(self, model: str, text: str) -> Sequence[int]:
-        """The byte after each token's last one, ascending; special tokens are not counted."""
+class VectorMaker(Protocol):
+    """Makes vectors; raises what its service answers."""
 
     def embed(self, model: str, batches: AsyncIterator[Sequence[str]]) -> AsyncGenerator[Vectors]:
         """The vectors of each batch, in order, on one stream that sends batches as they come, before the answers.
 
         Close it where it may be left early.
         """
+
+
+class Encoder(VectorMaker, Protocol):
+    """Counts tokens too."""
+
+    async def describe(self, model: str) -> EncoderCard:
+        """The encoder of that name, or the default one for ""; raises MODEL_NOT_FOUND."""
+
+    async def token_ends(self, model: str, text: str) -> Sequence[int]:
+        """The byte after each token's last one, ascending; special tokens are not counted."""
 
 
 async def describe(encoder: Encoder, name: str) -> EncoderCard:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from ingest_svc.encoder import Encoder, Vectors
+from ingest_svc.encoder import VectorMaker, Vectors
 from ingest_svc.work import Lane
 from meshkit import deadline
 from meshkit.deadline import Deadline
@@ -66,7 +66,7 @@ class Gathering:
     `_lines` holds those at work; they end when they have had nothing to do for a while, and go with the next one made.
     """
 
-    def __init__(self, encoder: Encoder, limits: BatchLimits) -> None:
+    def __init__(self, encoder: VectorMaker, limits: BatchLimits) -> None:
         self._encoder = encoder
         self._limits = limits
         self._lines: dict[tuple[str, str], _Line] = {}
@@ -97,7 +97,7 @@ class Gathering:
 
 
 @asynccontextmanager
-async def open_gathering(encoder: Encoder, limits: BatchLimits) -> AsyncIterator[Gathering]:
+async def open_gathering(encoder: VectorMaker, limits: BatchLimits) -> AsyncIterator[Gathering]:
     """Encode for many while the body runs."""
     gathering = Gathering(encoder, limits)
     try:
@@ -109,7 +109,7 @@ async def open_gathering(encoder: Encoder, limits: BatchLimits) -> AsyncIterator
 class _Line:
     """The texts of one tenant for one model; lives until there were none for a while. Only its task sends."""
 
-    def __init__(self, encoder: Encoder, model: str, identity: Identity, limits: BatchLimits) -> None:
+    def __init__(self, encoder: VectorMaker, model: str, identity: Identity, limits: BatchLimits) -> None:
         self._encoder = encoder
         self._model = model
         self._identity = identity

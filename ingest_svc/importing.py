@@ -11,7 +11,7 @@ from typing import IO, Any
 from ingest_svc import metadata
 from ingest_svc.catalog import Catalog, Collection, Document, DocumentState, Timing
 from ingest_svc.chunking import Choice, Chunk
-from ingest_svc.course import Course
+from ingest_svc.course import Course, untold
 from ingest_svc.index import Index, Part, delete_everywhere
 from ingest_svc.intake import Accepted, Admitted, Head, Intake, Origin, new_document
 from ingest_svc.objects import ObjectStore, Upload
@@ -156,7 +156,7 @@ class Importing:
             kept = await self._catalog.get_document(origin.tenant, named.collection, named.id)
             if kept.fingerprint != named.fingerprint:
                 raise _superseded()
-            course = Course(_described(kept, begin.made, spool.tokens), _untold)
+            course = Course(_described(kept, begin.made, spool.tokens), untold)
             await course.reach(DocumentState.INDEXING)
             await self._write(origin.tenant, course.document, begin.made, spool)
             ready = await self._finish(origin.tenant, course.ready(begin.made.encoder))
@@ -252,6 +252,3 @@ def _described(document: Document, made: Made, token_count: int) -> Document:
 
 def _superseded() -> Aborted:
     return Aborted("CANCELLED", "the document was changed or deleted meanwhile")
-
-
-async def _untold(_document: Document, _encoded: int) -> None: ...

@@ -28,7 +28,19 @@ class Part:
     vectors: Vectors | None
 
 
-class Index(Protocol):
+class IndexWriter(Protocol):
+    """Takes the chunks of documents, for the tenant of the caller."""
+
+    async def write(
+        self, document: Document, encoder: str, metadata: dict[str, Any], parts: AsyncGenerator[Part]
+    ) -> None:
+        """Put the chunks in place of those that the document had; a failure of `parts` changes nothing.
+
+        Raises ENCODER_MISMATCH where the index is of another encoder than `encoder`, name@revision.
+        """
+
+
+class Index(IndexWriter, Protocol):
     """Holds the chunks of collections; acts on the tenant of the current identity, raises what its service answers."""
 
     async def put(self, collection: Collection) -> None:
@@ -42,14 +54,6 @@ class Index(Protocol):
 
     async def switch(self, collection: str, target: str) -> None:
         """Put the index of `target` in the place of the collection's, in one step; then there is no target."""
-
-    async def write(
-        self, document: Document, encoder: str, metadata: dict[str, Any], parts: AsyncGenerator[Part]
-    ) -> None:
-        """Put the chunks in place of those that the document had; a failure of `parts` changes nothing.
-
-        Raises ENCODER_MISMATCH where the index is of another encoder than `encoder`, name@revision.
-        """
 
     async def delete_document(self, document: Document) -> int:
         """Delete the document's chunks and say how many; none where its index is not there."""

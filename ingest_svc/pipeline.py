@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from ingest_svc import kept_chunks
 from ingest_svc.catalog import Collection, Document, DocumentState, EncoderCard
 from ingest_svc.chunking import Choice, Chunk, Encoded, Strategies
-from ingest_svc.course import Course
+from ingest_svc.course import Course, untold
 from ingest_svc.encoder import Encoder, Vectors, batches
 from ingest_svc.extract import Extract
 from ingest_svc.gathering import Gathering
-from ingest_svc.index import Index, Part
+from ingest_svc.index import IndexWriter, Part
 from ingest_svc.kept_chunks import Cut
 from ingest_svc.metadata import declared
 from ingest_svc.objects import ObjectStore, chunks_key, text_key
@@ -63,7 +63,7 @@ class Pipeline:
         objects: ObjectStore,
         encoder: Encoder,
         gathering: Gathering,
-        index: Index,
+        index: IndexWriter,
         strategies: Strategies,
         limits: PipelineLimits,
     ) -> None:
@@ -130,7 +130,7 @@ class Pipeline:
 
     async def run_beside(self, beside: Collection, document: Document) -> Document:
         """The document as it is in an index being built beside its collection's, untold; raises as the steps do."""
-        course = Course(document.within(beside), _untold)
+        course = Course(document.within(beside), untold)
         cut = await self.read(beside, course, Lane.BULK)
         return await self.write(beside, course, cut, Lane.BULK)
 
@@ -199,9 +199,6 @@ class Pipeline:
         if (vectors.encoder, vectors.dimension) != (encoder.name, encoder.dimension):
             raise _other_encoder(encoder.name, vectors.encoder)
         return vectors
-
-
-async def _untold(_document: Document, _encoded: int) -> None: ...
 
 
 async def _without_vectors(cut: Cut, max_chunks: int) -> AsyncGenerator[Part]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -12,7 +12,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
-from ingest_svc.catalog import Collection, Document, FilterableField, Request, Timing
+from ingest_svc.catalog import Collection, Document, EncoderCard, FilterableField, Request, Timing
 from ingest_svc.chunking import Choice, Chooser, Chunk, Chunking, Strategy
 from ingest_svc.encoder import Vectors
 from ingest_svc.failure import Failure
@@ -196,6 +196,20 @@ def read_reindex_order(message: jobs_pb2.ReindexCollectionRequest) -> ReindexOrd
     return ReindexOrder(last_id(message.collection), message.encoder, message.language)
 
 
+def read_collection(message: collections_pb2.Collection, card: EncoderCard) -> Collection:
+    """A collection as its callers see it; `card` is its encoder's."""
+    return Collection(
+        id=last_id(message.name),
+        chunking=Chunking(
+            strategy=message.chunking.strategy, parameters=read_struct(message.chunking.parameters, "chunking")
+        ),
+        encoder=card,
+        filterable_fields=read_wanted(message).filterable_fields,
+        create_time=message.create_time.ToDatetime(UTC),
+        update_time=message.update_time.ToDatetime(UTC),
+    )
+
+
 def write_collection(collection: Collection, stats: IndexStats) -> collections_pb2.Collection:
     """A collection with what its index holds."""
     kinds = index_pb2.FilterableField.Type
@@ -244,6 +258,7 @@ def write_document(document: Document) -> documents_pb2.Document:
         update_time=_timestamp(document.update_time),
         searchable_time=_timestamp(document.searchable_time) if document.searchable_time else None,
         encoder=document.encoder,
+        source_uri=document.source,
         history=[
             documents_pb2.Revision(
                 content_hash=revision.content_hash,

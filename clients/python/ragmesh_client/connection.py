@@ -60,7 +60,8 @@ class Connection:
         access = find_access(target, token)
         self.target = access.target
         self.metadata = (("authorization", f"Bearer {access.token}"),) if access.token else ()
-        self._tls = tls
+        self.token = access.token
+        self.tls = tls
         self.timeout_s = timeout_s
 
     async def __aenter__(self) -> Self:
@@ -68,7 +69,7 @@ class Connection:
             ("grpc.service_config", _SERVICE_CONFIG),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ]
-        if self._tls:
+        if self.tls:
             self.channel = grpc.aio.secure_channel(self.target, grpc.ssl_channel_credentials(), options)
         else:
             self.channel = grpc.aio.insecure_channel(self.target, options)

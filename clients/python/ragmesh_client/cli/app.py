@@ -29,6 +29,7 @@ from ragmesh_client.cli.options import (
     chunking_of,
     settings,
 )
+from ragmesh_client.cli.ray import Cluster, ordered
 from ragmesh_client.cli.running import FAILED, WRONG_USAGE, Options, client_of, console, errors, print_json, run
 from ragmesh_client.cli.strategies import strategies
 from ragmesh_client.client import Client
@@ -123,6 +124,14 @@ def ingest(
     exclude: Annotated[list[str] | None, typer.Option(help="Of an address: no such paths.")] = None,
     delete_missing: Annotated[bool, typer.Option(help="Of an address: delete what is gone from it.")] = False,
     wait: Annotated[bool, typer.Option(help="Of an address: show how it goes, to the end.")] = True,
+    ray: Annotated[
+        str, typer.Option(help="Take an address in on this Ray cluster: `auto`, `local`, `host:port`.")
+    ] = "",
+    ray_workers: Annotated[int, typer.Option(min=1, help="On Ray: workers that parse and cut, a CPU each.")] = 2,
+    ray_encoders: Annotated[int, typer.Option(min=1, help="On Ray: workers that get vectors and write.")] = 1,
+    ray_gpus: Annotated[float, typer.Option(min=0, help="On Ray: GPUs of each of those; with --ray-model.")] = 0.0,
+    ray_model: Annotated[str, typer.Option(help="On Ray: the model they encode with; embedder_svc without.")] = "",
+    embedder: Annotated[str, typer.Option(help="On Ray: where the cluster reaches embedder_svc, `host:port`.")] = "",
     json: Json = False,
 ) -> None:
     """Take documents in: upload files and folders, or let the mesh read `file://`, `s3://`, `gs://` or `az://` itself.
@@ -137,6 +146,9 @@ def ingest(
     }
     address = _address(sources)
     paths = [] if address else _paths(sources)
+    cluster = Cluster(ray, ray_workers, ray_encoders, ray_gpus, ray_model, embedder)
+    if ray and (not address or password):
+        raise typer.BadParameter("--ray takes an address in, and no encrypted documents", param_hint="--ray")
 
     async def command() -> None:
         async with client_of(options) as client:
@@ -144,6 +156,11 @@ def ingest(
                 await _make_if_missing(client, collection)
             if not address:
                 done = await ingesting.upload(client, paths, collection, how, concurrency=concurrency, as_json=json)
+            elif ray:
+                order = cluster.order(client, address, collection, how, (include or [], exclude or []))
+                done = await ingesting.show_job(
+                    ordered(client, order | {"delete_missing": delete_missing}), as_json=json
+                )
             else:
                 job = await client.start_job(
                     address,

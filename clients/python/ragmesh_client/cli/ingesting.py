@@ -111,7 +111,9 @@ def _tell(job: jobs_pb2.Job) -> None:
     words = [f"{counts.ready} ready", f"{counts.unchanged} unchanged", f"{counts.failed} failed"]
     if counts.deleted:
         words.append(f"{counts.deleted} deleted")
-    console.print(f"{job.name} {_state(job)}: {', '.join(words)}; {counts.chunks} chunks", soft_wrap=True)
+    console.print(
+        f"{job.name or job.source_uri} {_state(job)}: {', '.join(words)}; {counts.chunks} chunks", soft_wrap=True
+    )
     if job.HasField("error"):
         console.print(from_status(job.error).message, markup=False, soft_wrap=True)
     _show_failures([(failure.uri or failure.document, from_status(failure.error)) for failure in job.failures])

@@ -78,6 +78,7 @@ class Faults:
 
     async def trial(self, victim: str, expected: Found, usual_s: float, trials: Trials) -> None:
         """One kill; what went wrong is added to the trials."""
+        await self._all_serve()
         began_s = time.monotonic()
         collection = await self._start()
         await asyncio.sleep(self._chance.uniform(0, usual_s))
@@ -105,6 +106,21 @@ class Faults:
         request = jobs_pb2.StartJobRequest(collection=f"collections/{collection}", source_uri=self._source.as_uri())
         self._job = (await stubs.jobs.StartJob(request, timeout=_TIMEOUT_S)).job.name
         return collection
+
+    async def _all_serve(self) -> None:
+        """Return when what an earlier trial killed is whole again, the services' view of each other included."""
+        for process in self._served.processes.values():
+            await process.serving()
+        request = collections_pb2.CreateCollectionRequest(collection_id=f"before-{self._number}")
+        async with asyncio.timeout(_TIMEOUT_S):
+            while True:
+                try:
+                    await self._served.stubs.collections.CreateCollection(request, timeout=_TIMEOUT_S)
+                    return
+                except grpc.aio.AioRpcError as error:
+                    if error.code() is grpc.StatusCode.ALREADY_EXISTS:
+                        return
+                    await asyncio.sleep(_POLL_S)
 
     def _kill(self, victim: str) -> None:
         processes = self._served.processes
@@ -171,7 +187,7 @@ async def measure(kills: int, seed: int) -> bool:
             for number in range(kills):
                 for victim, trials in outcome.items():
                     await faults.trial(victim, expected, usual_s, trials)
-                    print(f"{number + 1}/{kills} {victim}: {len(trials.broken)} broken", file=sys.stderr)
+                    print(f"{number + 1}/{kills} {victim}: {trials.broken or 'whole'}", file=sys.stderr)
     _report(outcome, kills, usual_s)
     return not any(trials.broken for trials in outcome.values())
 

@@ -1,6 +1,7 @@
 """The adapter to Ray Data: files through both stages on the actors of a cluster, in small blocks."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -63,6 +64,7 @@ def run(cluster: Cluster, plan: Plan, entries: Sequence[Entry]) -> Iterator[Sett
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context.target_max_block_size = _BLOCK_BYTES
     blocks = -(-len(entries) // cluster.documents_per_block)
     files = ray.data.from_items([{_WORK: cloudpickle.dumps(entry)} for entry in entries], override_num_blocks=blocks)

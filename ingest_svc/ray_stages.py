@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ingest_svc import kept_chunks
-from ingest_svc.catalog import Collection, Document
+from ingest_svc.catalog import Collection, Document, DocumentState
 from ingest_svc.course import Course, untold
 from ingest_svc.edge_peer import Asked, EdgeAccess, EdgeIndex, EdgePeer, open_edge
 from ingest_svc.encoder import VectorMaker
@@ -118,6 +118,7 @@ class Reading:
         try:
             course = Course(document, untold)
             cut = await self._pipeline.read(self._plan.collection, course, Lane.BULK)
+            await course.reach(DocumentState.EMBEDDING)
             data = await self._objects.get(document.object) or b""
             return Read(course.document, await asyncio.to_thread(kept_chunks.dump, cut), data)
         finally:

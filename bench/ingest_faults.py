@@ -86,6 +86,8 @@ class Faults:
         self._kill(victim)
         try:
             job = await self._ended()
+            # The job may have ended before the kill, and a service be away still.
+            await self._are_up()
             found = await self._found(collection)
         except (TimeoutError, grpc.aio.AioRpcError) as error:
             trials.broken.append(f"{killed_s - began_s:.2f} s: {error!r}")
@@ -109,8 +111,7 @@ class Faults:
 
     async def _all_serve(self) -> None:
         """Return when what an earlier trial killed is whole again, the services' view of each other included."""
-        for process in self._served.processes.values():
-            await process.serving()
+        await self._are_up()
         request = collections_pb2.CreateCollectionRequest(collection_id=f"before-{self._number}")
         async with asyncio.timeout(_TIMEOUT_S):
             while True:
@@ -121,6 +122,10 @@ class Faults:
                     if error.code() is grpc.StatusCode.ALREADY_EXISTS:
                         return
                     await asyncio.sleep(_POLL_S)
+
+    async def _are_up(self) -> None:
+        for process in self._served.processes.values():
+            await process.serving()
 
     def _kill(self, victim: str) -> None:
         processes = self._served.processes

@@ -101,7 +101,7 @@ class Intake(Connection):
         """Uploads a document and yields its progress; the last state is STATE_READY or STATE_FAILED.
 
         Once STATE_STORED has come, the document survives any crash, also if this call is left. An upload that breaks
-        off goes on where it was.
+        off goes on where it was. Raises OSError where the file cannot be read.
         """
         fields = struct_pb2.Struct()
         fields.update(how.get("metadata", {}))

@@ -45,11 +45,13 @@ async def resumed(
 ) -> AsyncGenerator[documents_pb2.DocumentProgress, None]:
     """The progress of an upload, begun again after a break at the byte that the mesh has.
 
-    `messages` gives what is to be sent from a place on. A mesh that does not answer at all is not tried again.
+    `messages` gives what is to be sent from a place on; an OSError of it is raised. A mesh that does not answer at all
+    is not tried again.
     """
     place, attempts = Place(), 0
+    unreadable: list[OSError] = []
     while True:
-        call = start(messages(place))
+        call = start(_read(messages(place), unreadable))
         keep_servers_status(call)
         try:
             async with aclosing(drained(call)) as responses:
@@ -59,6 +61,11 @@ async def resumed(
                     place = moved
                     yield response.progress
             return
+        except asyncio.CancelledError:
+            # So grpc.aio ends a call whose messages cannot be made.
+            if unreadable:
+                raise unreadable[0] from None
+            raise
         except RagmeshError as error:
             attempts += 1
             if attempts == patience.max_attempts or not _worth_another(place, error):
@@ -66,6 +73,16 @@ async def resumed(
             wait_s = error.retry_after_s or patience.wait_s(attempts)
             place = _after(place, error)
         await asyncio.sleep(wait_s)
+
+
+async def _read(messages: Messages, unreadable: list[OSError]) -> Messages:
+    """The messages; keeps the error that ends them."""
+    try:
+        async for message in messages:
+            yield message
+    except OSError as error:
+        unreadable.append(error)
+        raise
 
 
 def _moved(place: Place, progress: documents_pb2.DocumentProgress) -> Place:

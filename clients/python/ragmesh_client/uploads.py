@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import google_crc32c
+import grpc
 
 from ragmesh.ingest.v1 import documents_pb2
-from ragmesh_client.errors import RagmeshError, from_status
+from ragmesh_client.errors import InvalidRequestError, RagmeshError, from_status
 
 PART_BYTES = 256 * 1024
 _ENDED = {documents_pb2.Document.STATE_READY, documents_pb2.Document.STATE_FAILED}
@@ -110,6 +111,8 @@ async def _upload_one(
                 yield FileProgress(path, step, from_status(step.error) if failed else None)
     except RagmeshError as error:
         yield FileProgress(path, None, error)
+    except OSError as error:
+        yield FileProgress(path, None, InvalidRequestError(grpc.StatusCode.INVALID_ARGUMENT, "", str(error)))
 
 
 def _part(data: bytes) -> documents_pb2.UploadDocumentRequest:

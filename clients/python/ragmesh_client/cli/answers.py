@@ -36,7 +36,7 @@ async def render(events: AsyncGenerator[Event, None], *, as_json: bool) -> None:
 def show_hits(response: retriever_pb2.SearchResponse) -> None:
     """Prints hits, best first, and what was left out of the search."""
     for number, hit in enumerate(response.hits, 1):
-        place = escape(_place(hit.chunk.title, hit.chunk.heading_path, hit.chunk.page))
+        place = escape(_place(hit.chunk.title or hit.chunk.uri, hit.chunk.heading_path, hit.chunk.page))
         console.print(
             f"[bold]{number}. {place}[/bold]  [dim]{hit.score:.3f}  {escape(hit.chunk.name)}[/dim]", soft_wrap=True
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -90,7 +90,7 @@ def search(
     query: str,
     collection: Collection = DEFAULT_COLLECTION,
     mode: Annotated[str, typer.Option(help="hybrid, dense or sparse.")] = "hybrid",
-    top_k: Annotated[int, typer.Option(help="Hits to show.")] = 5,
+    top_k: Annotated[int, typer.Option(min=1, help="Hits to show.")] = 5,
     filter: Annotated[str, typer.Option(help='Which chunks, as `lang = "en"`.')] = "",  # the contract's word
     json: Json = False,
 ) -> None:
@@ -147,13 +147,17 @@ def ingest(
     address = _address(sources)
     paths = [] if address else _paths(sources)
     cluster = Cluster(ray, ray_workers, ray_encoders, ray_gpus, ray_model, embedder)
-    if ray and (not address or password):
-        raise typer.BadParameter("--ray takes an address in, and no encrypted documents", param_hint="--ray")
+    if not address:
+        of_addresses = {"--include": include, "--exclude": exclude, "--delete-missing": delete_missing, "--ray": ray}
+        _refuse(of_addresses, "only an address takes it")
+    elif ray:
+        _refuse({"--password": password}, "--ray reads no encrypted documents")
+    else:
+        _refuse({"--metadata": metadata, "--password": password}, "the mesh reads an address without it: upload files")
 
     async def command() -> None:
         async with client_of(options) as client:
-            if create:
-                await _make_if_missing(client, collection)
+            await _find(client, collection, create=create)
             if not address:
                 done = await ingesting.upload(client, paths, collection, how, concurrency=concurrency, as_json=json)
             elif ray:
@@ -237,10 +241,19 @@ def _paths(sources: list[str]) -> list[Path]:
     return paths
 
 
-async def _make_if_missing(client: Client, collection: str) -> None:
+def _refuse(given: Mapping[str, object], why: str) -> None:
+    """Refuses options that would be left out without a word."""
+    for option, value in given.items():
+        if value:
+            raise typer.BadParameter(why, param_hint=option)
+
+
+async def _find(client: Client, collection: str, *, create: bool) -> None:
     try:
         await client.get_collection(collection)
     except NotFoundError:
+        if not create:
+            raise
         await client.create_collection(collection)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.markup import escape
 
 from ragmesh.ingest.v1 import collections_pb2
 from ragmesh.retriever.v1 import index_pb2
 from ragmesh_client.cli import ingesting
 from ragmesh_client.cli.options import Json, Parameters, Strategy, chunking_of, settings
-from ragmesh_client.cli.running import FAILED, client_of, console, print_json, run, show
+from ragmesh_client.cli.running import FAILED, client_of, console, print_json, run, show, table
 
 collections = typer.Typer(no_args_is_help=True, help="The knowledge bases.")
 
@@ -34,16 +34,16 @@ def list_collections(context: typer.Context, json: Json = False) -> None:
     options = settings(context, json=json)
 
     async def command() -> None:
-        table = Table("collection", "documents", "chunks", "chunking", "encoder", "title")
+        found_all = table("collection", "documents", "chunks", "chunking", "encoder", "title")
         async with client_of(options) as client:
             async for found in client.list_collections():
                 if json:
                     print_json(found)
                 name, counts = found.name.removeprefix("collections/"), (found.document_count, found.chunk_count)
-                words = (found.chunking.strategy, found.encoder, found.display_name)
-                table.add_row(name, *(str(count) for count in counts), *words)
+                words = (found.chunking.strategy, found.encoder.partition("@")[0], escape(found.display_name))
+                found_all.add_row(name, *(str(count) for count in counts), *words)
         if not json:
-            console.print(table)
+            console.print(found_all)
 
     run(options, command)
 

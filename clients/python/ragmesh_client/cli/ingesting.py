@@ -8,17 +8,18 @@ from contextlib import aclosing
 from pathlib import Path
 
 from google.protobuf.json_format import MessageToDict
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from ragmesh.ingest.v1 import jobs_pb2
-from ragmesh_client.cli.running import console, print_json, print_object
+from ragmesh_client.cli.running import console, print_json, print_object, show, table
 from ragmesh_client.client import Client
 from ragmesh_client.errors import RagmeshError, from_status
 from ragmesh_client.intake import HowToTake
 from ragmesh_client.uploads import FileProgress, document_files
 
 _MAX_NAME_CHARS = 40
+_STOPPED = "CANCELLED"
 
 
 async def upload(
@@ -27,19 +28,22 @@ async def upload(
     """Uploads files with a bar and prints a summary; returns whether all of them are ready."""
     ended: list[FileProgress] = []
     with _bar(as_json=as_json) as progress:
-        task = progress.add_task("ingesting", total=len(document_files(paths)))
-        async for step in client.ingest(paths, collection, concurrency=concurrency, **how):
-            if as_json:
-                print_object(_as_object(step))
-            if step.ended:
-                ended.append(step)
-                progress.advance(task)
-            progress.update(task, description=step.path.name[:_MAX_NAME_CHARS])
-    if not as_json:
-        counts = Counter(_outcome(step) for step in ended)
-        console.print(", ".join(f"{counts[outcome]} {outcome}" for outcome in ("ready", "unchanged", "failed")))
-        _show_failures([(str(step.path), step.error) for step in ended if step.error])
-    return not any(step.error for step in ended)
+        total = len(document_files(paths))
+        task = progress.add_task("ingesting", total=total)
+        try:
+            async for step in client.ingest(paths, collection, concurrency=concurrency, **how):
+                if as_json:
+                    print_object(_as_object(step))
+                if step.ended:
+                    ended.append(step)
+                    progress.advance(task)
+                progress.update(task, description=step.path.name[:_MAX_NAME_CHARS])
+        finally:
+            # Also where Ctrl-C ends it.
+            progress.stop()
+            if not as_json:
+                _sum_up(ended, paths, total)
+    return len(ended) == total and not any(step.error for step in ended)
 
 
 async def follow(client: Client, job: jobs_pb2.Job, *, wait: bool, as_json: bool) -> bool:
@@ -66,6 +70,15 @@ async def show_job(steps: AsyncGenerator[jobs_pb2.WatchJobResponse, None], *, as
     if not as_json:
         _tell(job)
     return job.state == jobs_pb2.Job.STATE_SUCCEEDED and not job.counts.failed
+
+
+def show_job_as_it_stands(job: jobs_pb2.Job) -> None:
+    """Prints a job's fields, then its failed documents."""
+    rest = jobs_pb2.Job()
+    rest.CopyFrom(job)
+    rest.ClearField("failures")
+    show(rest, as_json=False)
+    _show_failures(_failures(job))
 
 
 async def show_reindexing(jobs: AsyncGenerator[jobs_pb2.Job, None], *, wait: bool, as_json: bool) -> bool:
@@ -116,7 +129,31 @@ def _tell(job: jobs_pb2.Job) -> None:
     )
     if job.HasField("error"):
         console.print(from_status(job.error).message, markup=False, soft_wrap=True)
-    _show_failures([(failure.uri or failure.document, from_status(failure.error)) for failure in job.failures])
+    _show_failures(_failures(job))
+
+
+def _sum_up(ended: Sequence[FileProgress], paths: Sequence[Path], total: int) -> None:
+    counts = Counter(_outcome(step) for step in ended)
+    words = [f"{counts[outcome]} {outcome}" for outcome in ("ready", "unchanged", "failed")]
+    if len(ended) < total:
+        words.append(f"{total - len(ended)} not done")
+    console.print(", ".join(words))
+    _show_failures([(_below(paths, step.path), step.error) for step in ended if step.error])
+
+
+def _below(paths: Sequence[Path], path: Path) -> str:
+    """The file as its folder has it, or as it was given."""
+    folder = next((given for given in paths if given.is_dir() and path.is_relative_to(given)), None)
+    return str(path.relative_to(folder) if folder else path)
+
+
+def _failures(job: jobs_pb2.Job) -> list[tuple[str, RagmeshError]]:
+    """Its failed documents; those that stopped with it make one row."""
+    folder = f"{job.source_uri.rstrip('/')}/"
+    found = [(fail.uri.removeprefix(folder) or fail.document, from_status(fail.error)) for fail in job.failures]
+    stopped = [error for _, error in found if error.reason == _STOPPED]
+    listed = [(name, error) for name, error in found if error.reason != _STOPPED]
+    return [*listed, (f"{len(stopped)} documents", stopped[0])] if stopped else listed
 
 
 def _state(job: jobs_pb2.Job) -> str:
@@ -125,10 +162,10 @@ def _state(job: jobs_pb2.Job) -> str:
 
 def _show_failures(failures: Sequence[tuple[str, RagmeshError]]) -> None:
     if failures:
-        table = Table("document", "reason", "message")
+        rows = table("document", "reason", "message")
         for name, error in failures:
-            table.add_row(name, error.reason, error.message)
-        console.print(table)
+            rows.add_row(escape(name), error.reason or error.code.name, escape(error.message))
+        console.print(rows)
 
 
 def _outcome(step: FileProgress) -> str:

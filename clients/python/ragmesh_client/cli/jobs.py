@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import typer
-from rich.table import Table
+from rich.markup import escape
 
 from ragmesh.ingest.v1 import jobs_pb2
 from ragmesh_client.cli import ingesting
 from ragmesh_client.cli.options import Json, settings
-from ragmesh_client.cli.running import FAILED, client_of, console, print_json, run, show
+from ragmesh_client.cli.running import FAILED, client_of, console, print_json, run, table
 
 jobs = typer.Typer(no_args_is_help=True, help="What the mesh takes in by itself.")
 
 
 @jobs.command("list")
 def list_jobs(context: typer.Context, json: Json = False) -> None:
-    """The tenant's jobs, newest first."""
+    """The tenant's jobs, newest first: documents that are ready, the same as before or failed, of those found."""
     options = settings(context, json=json)
 
     async def command() -> None:
-        table = Table("job", "state", "collection", "source", "ready", "unchanged", "failed", "of")
+        rows = table("job", "collection", "state", "ready", "same", "failed", "of")
         async with client_of(options) as client:
             async for found in client.list_jobs():
                 if json:
                     print_json(found)
                 counts = found.counts
                 numbers = (counts.ready, counts.unchanged, counts.failed, counts.found)
-                source = found.source_uri or found.reindexing.encoder
-                table.add_row(found.name, _state(found), found.collection, source, *(str(each) for each in numbers))
+                job = f"{found.name.removeprefix('jobs/')}\n{found.source_uri or found.reindexing.encoder}"
+                place = found.collection.removeprefix("collections/")
+                rows.add_row(escape(job), place, _state(found), *(str(each) for each in numbers))
         if not json:
-            console.print(table)
+            console.print(rows)
 
     run(options, command)
 
@@ -41,7 +42,11 @@ def show_job(context: typer.Context, job: str, json: Json = False) -> None:
 
     async def command() -> None:
         async with client_of(options) as client:
-            show(await client.get_job(job), as_json=json)
+            found = await client.get_job(job)
+        if json:
+            print_json(found)
+        else:
+            ingesting.show_job_as_it_stands(found)
 
     run(options, command)
 

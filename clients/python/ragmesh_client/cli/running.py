@@ -8,16 +8,20 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import typer
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
 
 from ragmesh_client.client import Client
 from ragmesh_client.errors import NotAllowedError, RagmeshError, UnavailableError
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+_NUMBERS = {"documents", "chunks", "ready", "same", "failed", "of"}
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -67,11 +71,28 @@ def show(message: Message, *, as_json: bool) -> None:
     if as_json:
         print_json(message)
         return
-    fields = MessageToDict(message, preserving_proto_field_name=True)
+    fields = whole(MessageToDict(message, preserving_proto_field_name=True))
     width = max((len(name) for name in fields), default=0)
     for name, value in fields.items():
         words = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
         console.print(f"{name:{width}}  {words}", markup=False, soft_wrap=True)
+
+
+def table(*columns: str) -> Table:
+    """A table to add rows to: no cell is cut short, so that names can be copied, and numbers stand on the right."""
+    made = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold", justify="right" if column in _NUMBERS else "left")
+    return made
+
+
+def whole(value: Any) -> Any:
+    """JSON without the points that a Struct gives to whole numbers."""
+    if isinstance(value, dict):
+        return {name: whole(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 async def _awaited(command: Callable[[], Awaitable[None]]) -> None:
@@ -84,6 +105,8 @@ def _show(error: RagmeshError, options: Options) -> None:
     errors.print(f"[red]error[/red] {error.reason or error.code.name}: ", end="")
     errors.print(error.message, markup=False, soft_wrap=True)
     for name, what in error.violations.items():
+        if f"{name}: {what}" == error.message:
+            continue
         errors.print(f"  {name}: {what}", markup=False, soft_wrap=True)
     if hint := _hint(error):
         errors.print(hint, markup=False, soft_wrap=True)

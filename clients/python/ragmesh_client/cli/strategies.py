@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_module
 import mimetypes
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ from google.protobuf.json_format import MessageToDict
 from rich.table import Table
 
 from ragmesh_client.cli.options import Json, settings
-from ragmesh_client.cli.running import client_of, console, print_json, run
+from ragmesh_client.cli.running import client_of, console, print_json, run, whole
 
 strategies = typer.Typer(no_args_is_help=True, help="The ways to cut documents into chunks.")
 
@@ -58,8 +59,8 @@ def recommend(
         if json:
             print_json(found)
             return
-        given = MessageToDict(found.chunking.parameters)
-        words = " ".join(f"-p {name}={_number(value)}" for name, value in given.items())
+        given = whole(MessageToDict(found.chunking.parameters))
+        words = " ".join(f"-p {name}={value}" for name, value in sorted(given.items()))
         console.print(f"--strategy {found.chunking.strategy} {words}".rstrip(), markup=False, soft_wrap=True)
         console.print(found.rationale, markup=False, soft_wrap=True)
 
@@ -75,11 +76,7 @@ def _sample(file: Path) -> str:
 
 def _parameters(schema: dict[str, Any]) -> str:
     lines = []
-    for name, what in schema.get("properties", {}).items():
-        lines.append(f"{name} = {_number(what.get('default'))}: {what.get('description', '')}")
+    for name, what in sorted(schema.get("properties", {}).items()):
+        default = json_module.dumps(whole(what.get("default")), ensure_ascii=False)
+        lines.append(f"{name} = {default}: {what.get('description', '')}")
     return "\n".join(lines)
-
-
-def _number(value: object) -> object:
-    """A value without the point that a Struct gives to whole numbers."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value

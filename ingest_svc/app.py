@@ -38,7 +38,8 @@ from ingest_svc.redis_progress import RedisProgress, open_redis_progress
 from ingest_svc.redis_queue import RedisQueue
 from ingest_svc.reindexing import Reindexing
 from ingest_svc.retrying import Attempts, Patience
-from ingest_svc.service import ChunkingService, CollectionService, DocumentService, JobService
+from ingest_svc.service import ChunkingService, CollectionService, DocumentService
+from ingest_svc.service_jobs import JobService
 from ingest_svc.settings import Settings
 from ingest_svc.sources import SourcesByScheme
 from ingest_svc.strategies.loading import load_strategies

@@ -15,10 +15,7 @@ from ingest_svc.importing import Import, Importing
 from ingest_svc.index import Index, Part
 from ingest_svc.intake import Accepted, Intake, Origin
 from ingest_svc.inviting import Inviting
-from ingest_svc.job_starting import JobDesk
-from ingest_svc.jobs import JobState, JobStore
 from ingest_svc.keeping import SETTINGS, Keeping
-from ingest_svc.object_events import ObjectEvents
 from ingest_svc.recommending import recommend
 from ingest_svc.uploading import Begin, Bytes, Uploading
 from ingest_svc.wire import (
@@ -26,22 +23,19 @@ from ingest_svc.wire import (
     last_id,
     read_head,
     read_import,
-    read_order,
-    read_reindex_order,
+    read_page,
     read_request,
-    read_struct,
     read_upload,
     read_wanted,
     write_chunking,
     write_collection,
     write_document,
     write_invitation,
-    write_job,
+    write_next,
     write_progress,
     write_strategy,
 )
-from meshkit import pagination
-from meshkit.errors import FailedPrecondition, InvalidArgument, invalid
+from meshkit.errors import InvalidArgument, invalid
 from meshkit.identity import acting_as, current, require_scope
 from meshkit.validation import Validation
 from ragmesh.ingest.v1 import (
@@ -51,8 +45,6 @@ from ragmesh.ingest.v1 import (
     collections_pb2_grpc,
     documents_pb2,
     documents_pb2_grpc,
-    jobs_pb2,
-    jobs_pb2_grpc,
 )
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -87,10 +79,12 @@ class CollectionService(collections_pb2_grpc.CollectionServiceServicer):
         self, request: collections_pb2.ListCollectionsRequest, context: Context
     ) -> collections_pb2.ListCollectionsResponse:
         tenant, scope = current().tenant, f"ListCollections {current().tenant}"
-        after, size = _page(request, scope)
+        after, size = read_page(request, scope)
         found = await self._catalog.list_collections(tenant, after, size + 1)
         shown = await asyncio.gather(*(self._counted(each) for each in found[:size]))
-        return collections_pb2.ListCollectionsResponse(collections=shown, next_page_token=_next(found, size, scope))
+        return collections_pb2.ListCollectionsResponse(
+            collections=shown, next_page_token=write_next(found, size, scope)
+        )
 
     async def UpdateCollection(
         self, request: collections_pb2.UpdateCollectionRequest, context: Context
@@ -210,10 +204,10 @@ class DocumentService(documents_pb2_grpc.DocumentServiceServicer):
         self, request: documents_pb2.ListDocumentsRequest, context: Context
     ) -> documents_pb2.ListDocumentsResponse:
         tenant, scope = current().tenant, f"ListDocuments {current().tenant} {request.parent}"
-        after, size = _page(request, scope)
+        after, size = read_page(request, scope)
         found = await self._catalog.list_documents(tenant, last_id(request.parent), after, size + 1)
         return documents_pb2.ListDocumentsResponse(
-            documents=map(write_document, found[:size]), next_page_token=_next(found, size, scope)
+            documents=map(write_document, found[:size]), next_page_token=write_next(found, size, scope)
         )
 
     async def DeleteDocument(
@@ -263,67 +257,6 @@ def _within(field: str, error: InvalidArgument) -> InvalidArgument:
     return InvalidArgument(error.reason, f"{field}.{error.message}", metadata=metadata, violations=violations)
 
 
-class JobService(jobs_pb2_grpc.JobServiceServicer):
-    """Takes in many documents at once, or reindexes a collection, in the background."""
-
-    def __init__(self, desk: JobDesk, jobs: JobStore, events: ObjectEvents) -> None:
-        self._desk = desk
-        self._jobs = jobs
-        self._events = events
-
-    async def StartJob(self, request: jobs_pb2.StartJobRequest, context: Context) -> jobs_pb2.StartJobResponse:
-        require_scope(_SCOPE)
-        caller, again = current(), read_request(request, request.request_id)
-        job = await self._desk.start(caller.tenant, caller.subject, read_order(request), again)
-        return jobs_pb2.StartJobResponse(job=write_job(job))
-
-    async def ReindexCollection(
-        self, request: jobs_pb2.ReindexCollectionRequest, context: Context
-    ) -> jobs_pb2.ReindexCollectionResponse:
-        require_scope(_SCOPE)
-        caller, again = current(), read_request(request, request.request_id)
-        job = await self._desk.reindex(caller.tenant, caller.subject, read_reindex_order(request), again)
-        return jobs_pb2.ReindexCollectionResponse(job=write_job(job))
-
-    async def ReceiveObjectEvents(
-        self, request: jobs_pb2.ReceiveObjectEventsRequest, context: Context
-    ) -> jobs_pb2.ReceiveObjectEventsResponse:
-        require_scope(_SCOPE)
-        caller, notification = current(), read_struct(request.notification, "notification")
-        collection = last_id(request.collection)
-        jobs = await self._events.receive(caller.tenant, caller.subject, collection, notification)
-        return jobs_pb2.ReceiveObjectEventsResponse(jobs=map(write_job, jobs))
-
-    async def GetJob(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.GetJobResponse:
-        job = await self._jobs.get(current().tenant, last_id(request.name))
-        return jobs_pb2.GetJobResponse(job=write_job(job))
-
-    async def ListJobs(self, request: jobs_pb2.ListJobsRequest, context: Context) -> jobs_pb2.ListJobsResponse:
-        tenant, scope = current().tenant, f"ListJobs {current().tenant}"
-        after, size = _page(request, scope)
-        found = await self._jobs.list(tenant, after, size + 1)
-        return jobs_pb2.ListJobsResponse(jobs=map(write_job, found[:size]), next_page_token=_next(found, size, scope))
-
-    async def WatchJob(
-        self, request: jobs_pb2.WatchJobRequest, context: Context
-    ) -> AsyncGenerator[jobs_pb2.WatchJobResponse]:
-        async with aclosing(self._desk.watch(current().tenant, last_id(request.name))) as moves:
-            async for job, progress in moves:
-                moved = write_progress(progress) if progress else None
-                yield jobs_pb2.WatchJobResponse(job=write_job(job), document=moved)
-
-    async def CancelJob(self, request: jobs_pb2.CancelJobRequest, context: Context) -> jobs_pb2.CancelJobResponse:
-        require_scope(_SCOPE)
-        tenant, id = current().tenant, last_id(request.name)
-        running = (JobState.PENDING, JobState.RUNNING)
-        cancelled = await self._jobs.change(tenant, id, running, JobState.CANCELLED)
-        job = await self._jobs.get(tenant, id)
-        if not cancelled:
-            metadata = {"state": str(job.state)}
-            raise FailedPrecondition("JOB_ENDED", f"{job.name} has ended", metadata=metadata)
-        return jobs_pb2.CancelJobResponse(job=write_job(job))
-
-
 class ChunkingService(chunking_pb2_grpc.ChunkingServiceServicer):
     """Says how documents can be cut."""
 
@@ -342,13 +275,3 @@ class ChunkingService(chunking_pb2_grpc.ChunkingServiceServicer):
         return chunking_pb2.RecommendChunkingStrategyResponse(
             chunking=write_chunking(choice.chunking), rationale=choice.rationale
         )
-
-
-def _page(request: Any, scope: str) -> tuple[str, int]:
-    """The id behind which the page asked for begins, and its size."""
-    return pagination.decode(request.page_token, scope), pagination.page_size(request.page_size)
-
-
-def _next(found: Sequence[Any], size: int, scope: str) -> str:
-    """The token of the next page; one more was found than the page has where there is one."""
-    return pagination.encode(found[size - 1].id, scope) if len(found) > size else ""

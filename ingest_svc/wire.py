@@ -20,15 +20,13 @@ from ingest_svc.importing import Import, Made
 from ingest_svc.index import IndexStats, Part
 from ingest_svc.intake import Head
 from ingest_svc.inviting import Invitation
-from ingest_svc.job_starting import JobOrder, ReindexOrder
-from ingest_svc.jobs import DocumentFailure, Job, Reindex
 from ingest_svc.keeping import Wanted
 from ingest_svc.progress import Progress
 from ingest_svc.uploading import Begin, Bytes
-from meshkit import status
+from meshkit import pagination, status
 from meshkit.errors import invalid
 from ragmesh.common.v1 import usage_pb2, vector_pb2
-from ragmesh.ingest.v1 import chunking_pb2, collections_pb2, documents_pb2, jobs_pb2
+from ragmesh.ingest.v1 import chunking_pb2, collections_pb2, documents_pb2
 from ragmesh.retriever.v1 import index_pb2, retriever_pb2
 
 # Of what was made of a document elsewhere, no more is kept.
@@ -178,24 +176,6 @@ def _read_part(message: index_pb2.UpsertDocumentRequest.Part) -> Part:
     return Part(chunks, vectors if message.HasField("vectors") else None)
 
 
-def read_order(message: jobs_pb2.StartJobRequest) -> JobOrder:
-    """A job as asked for."""
-    chunking = read_chunking(message.chunking, "chunking") if message.HasField("chunking") else None
-    return JobOrder(
-        collection=last_id(message.collection),
-        source_uri=message.source_uri,
-        include=tuple(message.include),
-        exclude=tuple(message.exclude),
-        chunking=chunking,
-        delete_missing=message.delete_missing,
-    )
-
-
-def read_reindex_order(message: jobs_pb2.ReindexCollectionRequest) -> ReindexOrder:
-    """A reindexing as asked for."""
-    return ReindexOrder(last_id(message.collection), message.encoder, message.language)
-
-
 def read_collection(message: collections_pb2.Collection, card: EncoderCard) -> Collection:
     """A collection as its callers see it; `card` is its encoder's."""
     return Collection(
@@ -228,8 +208,8 @@ def write_collection(collection: Collection, stats: IndexStats) -> collections_p
         document_count=stats.documents,
         chunk_count=stats.chunks,
         version=stats.version,
-        create_time=_timestamp(collection.create_time),
-        update_time=_timestamp(collection.update_time),
+        create_time=write_time(collection.create_time),
+        update_time=write_time(collection.update_time),
         etag=collection.etag,
     )
 
@@ -239,7 +219,7 @@ def write_document(document: Document) -> documents_pb2.Document:
     return documents_pb2.Document(
         name=document.name,
         state=documents_pb2.Document.State.Value(f"STATE_{document.state}"),
-        error=_status(document.failure),
+        error=write_status(document.failure),
         title=document.title,
         uri=document.uri,
         media_type=document.media_type,
@@ -254,9 +234,9 @@ def write_document(document: Document) -> documents_pb2.Document:
         parser=document.parser,
         warnings=document.warnings,
         timings=_timings(document.timings),
-        create_time=_timestamp(document.create_time),
-        update_time=_timestamp(document.update_time),
-        searchable_time=_timestamp(document.searchable_time) if document.searchable_time else None,
+        create_time=write_time(document.create_time),
+        update_time=write_time(document.update_time),
+        searchable_time=write_time(document.searchable_time) if document.searchable_time else None,
         encoder=document.encoder,
         source_uri=document.source,
         history=[
@@ -265,7 +245,7 @@ def write_document(document: Document) -> documents_pb2.Document:
                 chunking=write_chunking(revision.chunking),
                 parser=revision.parser,
                 chunk_count=revision.chunk_count,
-                create_time=_timestamp(revision.create_time),
+                create_time=write_time(revision.create_time),
                 encoder=revision.encoder,
                 size_bytes=revision.size_bytes,
                 page_count=revision.page_count,
@@ -283,7 +263,7 @@ def write_invitation(invitation: Invitation) -> documents_pb2.CreateUploadUrlRes
     return documents_pb2.CreateUploadUrlResponse(
         url=invitation.url,
         source_uri=invitation.source_uri,
-        expire_time=_timestamp(invitation.expire_time),
+        expire_time=write_time(invitation.expire_time),
     )
 
 
@@ -296,36 +276,12 @@ def write_progress(progress: Progress) -> documents_pb2.DocumentProgress:
         bytes_received=progress.bytes_received,
         chunks_done=progress.chunks_done,
         chunks_total=progress.chunks_total,
-        elapsed=_duration(progress.elapsed_s),
-        error=_status(progress.failure),
+        elapsed=write_duration(progress.elapsed_s),
+        error=write_status(progress.failure),
         unchanged=progress.unchanged,
         page_count=progress.page_count,
         searchable=progress.searchable,
     )
-
-
-def write_job(job: Job) -> jobs_pb2.Job:
-    """A job with its counts and failures."""
-    remaining = job.remaining()
-    return jobs_pb2.Job(
-        name=job.name,
-        collection=f"collections/{job.collection}",
-        source_uri=job.source_uri,
-        state=jobs_pb2.Job.State.Value(f"STATE_{job.state}"),
-        error=_status(job.failure),
-        counts=jobs_pb2.JobCounts(**job.counts.model_dump()),
-        failures=[_document_failure(failure) for failure in job.failures],
-        create_time=_timestamp(job.create_time),
-        end_time=_timestamp(job.end_time) if job.end_time else None,
-        remaining=_duration(remaining.total_seconds()) if remaining is not None else None,
-        reindexing=_reindexing(job.reindex) if job.reindex is not None else None,
-        stages=[jobs_pb2.StageProgress(**stage.model_dump()) for stage in job.stages()],
-        chunks_per_s=job.chunks_per_s(),
-    )
-
-
-def _reindexing(reindex: Reindex) -> jobs_pb2.Reindexing:
-    return jobs_pb2.Reindexing(encoder=reindex.encoder.name, language=reindex.language or "standard")
 
 
 def write_strategy(strategy: Chooser | Strategy) -> chunking_pb2.ChunkingStrategy:
@@ -342,30 +298,41 @@ def write_chunking(chunking: Chunking) -> chunking_pb2.Chunking:
     return chunking_pb2.Chunking(strategy=chunking.strategy, parameters=ParseDict(chunking.parameters, Struct()))
 
 
-def _document_failure(failure: DocumentFailure) -> jobs_pb2.DocumentFailure:
-    return jobs_pb2.DocumentFailure(uri=failure.uri, document=failure.document, error=_status(failure.failure))
-
-
 def _timings(timings: Sequence[Timing]) -> usage_pb2.Timings:
     return usage_pb2.Timings(
         timings=[
-            usage_pb2.Timing(stage=timing.stage, start=_duration(timing.start_s), duration=_duration(timing.duration_s))
+            usage_pb2.Timing(
+                stage=timing.stage, start=write_duration(timing.start_s), duration=write_duration(timing.duration_s)
+            )
             for timing in timings
         ]
     )
 
 
-def _status(failure: Failure | None) -> status_pb2.Status | None:
+def write_status(failure: Failure | None) -> status_pb2.Status | None:
+    """A failure as it is said to callers; None for none."""
     return status.to_status(failure.error()) if failure else None
 
 
-def _timestamp(time: datetime) -> Timestamp:
+def write_time(time: datetime) -> Timestamp:
+    """A time of day."""
     message = Timestamp()
     message.FromDatetime(time)
     return message
 
 
-def _duration(seconds: float) -> Duration:
+def write_duration(seconds: float) -> Duration:
+    """A span of time."""
     message = Duration()
     message.FromTimedelta(timedelta(seconds=seconds))
     return message
+
+
+def read_page(request: Any, scope: str) -> tuple[str, int]:
+    """The id behind which the page asked for begins, and its size."""
+    return pagination.decode(request.page_token, scope), pagination.page_size(request.page_size)
+
+
+def write_next(found: Sequence[Any], size: int, scope: str) -> str:
+    """The token of the next page; one more was found than the page has where there is one."""
+    return pagination.encode(found[size - 1].id, scope) if len(found) > size else ""

@@ -22,11 +22,12 @@ from ingest_svc.job_running import selected
 from ingest_svc.jobs import DocumentFailure, Entry, Job, JobState, Settled
 from ingest_svc.peers import EmbedderPeer
 from ingest_svc.progress import Progress
-from ingest_svc.ray_stages import IDENTITY, Plan, open_source
+from ingest_svc.ray_stages import IDENTITY, Plan, failed, open_source
 from ingest_svc.settings import Settings
-from ingest_svc.wire import last_id, read_collection, write_job, write_progress
+from ingest_svc.wire import last_id, read_collection, write_progress
+from ingest_svc.wire_jobs import write_job
 from meshkit.channel import open_channel
-from meshkit.errors import MeshError
+from meshkit.errors import Internal, MeshError
 from meshkit.settings import load
 from ragmesh.ingest.v1 import jobs_pb2
 
@@ -155,8 +156,16 @@ def _ingest(order: Order, account: _Account) -> None:
         with ray_pipeline.open_ray(cluster):
             for settled in ray_pipeline.run(cluster, plan, wanted):
                 account.settled(settled)
+        for entry in wanted:
+            account.settled(_lost(plan, entry))
     if order.delete_missing:
         asyncio.run(_delete_missing(plan, {document_id(entry.uri) for entry in entries}, account))
+
+
+def _lost(plan: Plan, entry: Entry) -> Settled:
+    """What is told of a file whose block the cluster lost."""
+    error = Internal("INTERNAL_ERROR", "the cluster lost it")
+    return failed(plan, entry.uri, error)
 
 
 async def _prepared(order: Order, account: _Account) -> tuple[Plan, list[Entry]]:

@@ -46,9 +46,11 @@ def open_ray(cluster: Cluster) -> Iterator[None]:
     local = {"num_cpus": cluster.readers + 1, "include_dashboard": False} if cluster.address == "local" else {}
     # Forks of a process that speaks gRPC may hang without it.
     environment = {"env_vars": {"GRPC_ENABLE_FORK_SUPPORT": "0"}}
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with map_exceptions({ConnectionError: _unavailable, RayError: _unavailable}):
         ray.init(
-            address=cluster.address, runtime_env=environment, logging_level="WARNING", log_to_driver=False, **local
+            address=cluster.address, runtime_env=environment, logging_level=logging.ERROR, log_to_driver=False, **local
         )
         try:
             yield
@@ -59,13 +61,14 @@ def open_ray(cluster: Cluster) -> Iterator[None]:
 def run(cluster: Cluster, plan: Plan, entries: Sequence[Entry]) -> Iterator[Settled]:
     """What becomes of each file, as it is known; within `open_ray`.
 
-    Work on a worker that dies is done again by another, so that a file may come twice; the mesh takes it once.
+    Work on a worker that dies is done again, as often as it takes, so that a file may come twice; the mesh takes it
+    once. Files whose block was lost do not come at all.
     """
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context.target_max_block_size = _BLOCK_BYTES
+    context.max_errored_blocks = -1
     blocks = -(-len(entries) // cluster.documents_per_block)
     files = ray.data.from_items([{_WORK: cloudpickle.dumps(entry)} for entry in entries], override_num_blocks=blocks)
     read = files.map_batches(

@@ -240,18 +240,19 @@ async def _settling(plan: Plan, uri: str, attempt: Callable[[], Awaitable[Any]])
             failures += 1
             pause_s = backoff_s(failures, pace)
             if not _passes(error) or loop.time() + pause_s > until_s:
-                return _failed(plan, uri, error)
+                return failed(plan, uri, error)
             await asyncio.sleep(pause_s)
         except Exception:
             logger.exception("unexpected error with %s", uri)
-            return _failed(plan, uri, Internal("INTERNAL_ERROR", "internal error"))
+            return failed(plan, uri, Internal("INTERNAL_ERROR", "internal error"))
 
 
 def _passes(error: MeshError) -> bool:
     return error.code in _AWAY or error.reason == "OVERLOADED"
 
 
-def _failed(plan: Plan, uri: str, error: MeshError) -> Settled:
+def failed(plan: Plan, uri: str, error: MeshError) -> Settled:
+    """What becomes of a file that cannot be taken in."""
     name = f"{plan.collection.name}/documents/{document_id(uri)}"
     failure = DocumentFailure(uri=uri, document=name, failure=Failure.of(error))
     return Settled(name, "failed", failure=failure)

@@ -154,7 +154,9 @@ class Strategies:
 
 def _bad_parameters(error: ValidationError, field: str) -> InvalidArgument:
     violations = [
-        FieldViolation(".".join([field, *(str(part) for part in found["loc"])]), found["msg"])
+        FieldViolation(
+            ".".join([field, *(str(part) for part in found["loc"])]), found["msg"].removeprefix("Value error, ")
+        )
         for found in error.errors(include_url=False, include_input=False)
     ]
     first = violations[0]

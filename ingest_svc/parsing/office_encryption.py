@@ -23,7 +23,7 @@ def decrypted(source: Source) -> Source:
         file.load_key(password=source.password or _NO_PASSWORD, verify_password=True)
         file.decrypt(opened)
     except (InvalidKeyError, DecryptionError) as error:
-        words = "the password is wrong" if source.password else "the document is encrypted"
+        words = "the document is encrypted, and came without the password that opens it"
         raise FailedPrecondition("PASSWORD_REQUIRED", words) from error
     except MemoryError:
         raise

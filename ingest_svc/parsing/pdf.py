@@ -39,7 +39,7 @@ def _open(data: bytes, password: str) -> pypdfium2.PdfDocument:
         return pypdfium2.PdfDocument(data, password=password or None)
     except pypdfium2.PdfiumError as error:
         if error.err_code == raw.FPDF_ERR_PASSWORD:
-            words = "the password is wrong" if password else "the document is encrypted"
+            words = "the document is encrypted, and came without the password that opens it"
             raise FailedPrecondition("PASSWORD_REQUIRED", words) from error
         raise _unreadable() from error
 

@@ -8,6 +8,7 @@ from ingest_svc.extract import Writer
 from ingest_svc.parsing import detection
 from ingest_svc.recommending import recommend
 from ingest_svc.strategies.loading import load_strategies
+from meshkit.errors import InvalidArgument
 
 PROSE = "The harbour opens at six. Boats leave at seven."
 PYTHON = "import os\n\n\ndef area(width: int, height: int) -> int:\n    return width * height\n"
@@ -76,3 +77,10 @@ def test_a_strategy_that_was_asked_for_is_taken() -> None:
     chunking = strategies.resolve("token", {})
     choice = strategies.choose(chunking, Writer().extract(detection.HTML, "test 1"))
     assert (choice.chunking, choice.rationale) == (chunking, "")
+
+
+def test_bad_parameters_are_told_in_plain_words() -> None:
+    """With the field, and nothing of the library that checked them."""
+    with pytest.raises(InvalidArgument) as failed:
+        load_strategies().resolve("token", {"max_tokens": 20, "overlap_tokens": 11})
+    assert str(failed.value).endswith("chunking.parameters: overlap_tokens must be at most half of max_tokens")

@@ -14,7 +14,7 @@ from ingest_svc.folder_source import FolderSources
 from ingest_svc.following import Following
 from ingest_svc.gathering import BatchLimits, open_gathering
 from ingest_svc.importing import Importing
-from ingest_svc.ingesting import Ingesting, SecondStage
+from ingest_svc.ingesting import Ingesting, Stages
 from ingest_svc.intake import Intake, IntakeLimits
 from ingest_svc.inviting import Inviting
 from ingest_svc.job_running import JobLimits, JobRunning
@@ -36,6 +36,7 @@ from ingest_svc.redis_jobs import JOB_WORK, RedisJobs
 from ingest_svc.redis_locks import RedisLocks
 from ingest_svc.redis_progress import RedisProgress, open_redis_progress
 from ingest_svc.redis_queue import RedisQueue
+from ingest_svc.redis_telling import RedisTelling
 from ingest_svc.reindexing import Reindexing
 from ingest_svc.retrying import Attempts, Patience
 from ingest_svc.service import ChunkingService, CollectionService, DocumentService
@@ -83,6 +84,7 @@ class _Stores:
     jobs: RedisJobs
     locks: RedisLocks
     bus: RedisProgress
+    telling: RedisTelling
     objects: ObjectStore
     inbox: ObstoreInbox | None
     queues: _Queues
@@ -124,10 +126,11 @@ async def _open_stores(settings: Settings, stack: AsyncExitStack) -> _Stores:
         jobs=RedisJobs(redis, settings.request_id_ttl_s, settings.job_retention_s, settings.max_open_jobs),
         locks=RedisLocks(redis, settings.claim_idle_s),
         bus=await stack.enter_async_context(bus),
+        telling=RedisTelling(redis),
         objects=await stack.enter_async_context(_objects(settings)),
         inbox=_inbox(settings),
         queues=_Queues(
-            documents=queue(DOCUMENT_WORK, max_per_tenant=_share(settings.document_workers)),
+            documents=queue(DOCUMENT_WORK, max_per_tenant=_share(settings.document_workers + settings.vector_workers)),
             read_uploads=queue(DOCUMENT_WORK, [Lane.UPLOADS]),
             vectors=queue(VECTOR_WORK, max_per_tenant=_share(settings.vector_workers)),
             encoded_uploads=queue(VECTOR_WORK, [Lane.UPLOADS]),
@@ -209,7 +212,13 @@ async def _open_workers(settings: Settings, stores: _Stores, core: _Core, stack:
         stores.locks,
         stores.bus,
         Attempts(cancelling, patience),
-        SecondStage(stores.queues.vectors, Budget(settings.encoding_memory_bytes), settings.max_batch_tokens),
+        Stages(
+            stores.queues.vectors,
+            Budget(settings.encoding_memory_bytes),
+            settings.max_batch_tokens,
+            settings.document_workers,
+            stores.telling,
+        ),
     )
     limits = JobLimits(settings.max_job_documents_under_way, settings.job_poll_s)
     taking = Taking(stores.catalog, stores.jobs, core.intake, stores.objects, stores.locks, stores.bus, _PART_BYTES)
@@ -225,7 +234,7 @@ async def _open_workers(settings: Settings, stores: _Stores, core: _Core, stack:
     running = JobRunning(stores.catalog, stores.jobs, taking, core.sources, reindexing, stores.bus, cancelling, limits)
     queues = stores.queues
     for queue, handle, count in (
-        (queues.documents, ingesting.read, settings.document_workers),
+        (queues.documents, ingesting.read, settings.document_workers + settings.vector_workers),
         (queues.read_uploads, ingesting.read, settings.upload_workers),
         (queues.vectors, ingesting.encode, settings.vector_workers),
         (queues.encoded_uploads, ingesting.encode, settings.upload_workers),

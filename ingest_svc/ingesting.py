@@ -13,9 +13,9 @@ from ingest_svc.index import Index, delete_everywhere
 from ingest_svc.jobs import DocumentFailure, JobStore, Reached, Settled
 from ingest_svc.kept_chunks import Cut
 from ingest_svc.pipeline import Pipeline
-from ingest_svc.progress import ProgressBus, progress_of
+from ingest_svc.progress import ProgressBus, Telling, progress_of
 from ingest_svc.retrying import Attempts, Superseded, Switching
-from ingest_svc.work import Locks, WorkItem, WorkQueue
+from ingest_svc.work import Lane, Locks, WorkItem, WorkQueue
 from meshkit.errors import Aborted, Internal, MeshError
 from meshkit.identity import Identity, acting_as
 
@@ -49,20 +49,26 @@ _Stage = Callable[[Collection, _Work], Awaitable[Document]]
 
 
 @dataclass(frozen=True, slots=True)
-class SecondStage:
-    """The queue of documents to encode, the memory for their chunks, and how many tokens need not go through it."""
+class Stages:
+    """The queue of documents to encode, the memory for their chunks, how many tokens need not go through it.
+
+    `max_reading` bounds the documents of a lane whose texts are held at once; `telling` is told of each stage.
+    """
 
     queue: WorkQueue
     memory: Budget
     max_straight_tokens: int
+    max_reading: int
+    telling: Telling
 
 
 class Ingesting:
     """Handles queued documents in two stages, each under its lock; lives as long as its process, nothing to close.
 
-    `read` takes them from their bytes to their chunks, `encode` from there to the end. A document is found by its words
-    as soon as it is read and, where others wait for vectors, queued for `encode`; where none does, `read` goes through
-    to the end. Both may be done again, at any point, and come to the same.
+    `read` takes them from their bytes to their chunks, `encode` from there to the end. Where others wait for vectors, a
+    document is found by its words as soon as it is read, and queued for `encode`. `read` goes through to the end where
+    nobody waits, and with what jobs bring where it is small: nobody looks for it yet, and a second write costs as much
+    as the first. Both may be done again, at any point, and come to the same.
     """
 
     def __init__(
@@ -74,7 +80,7 @@ class Ingesting:
         locks: Locks,
         bus: ProgressBus,
         attempts: Attempts,
-        second: SecondStage,
+        stages: Stages,
     ) -> None:
         self._catalog = catalog
         self._jobs = jobs
@@ -83,8 +89,9 @@ class Ingesting:
         self._locks = locks
         self._bus = bus
         self._attempts = attempts
-        self._second = second
+        self._stages = stages
         self._straight = asyncio.Lock()
+        self._reading = {lane: asyncio.Semaphore(stages.max_reading) for lane in Lane}
 
     async def read(self, item: WorkItem) -> None:
         """Read the item's document; raises only where nothing about it could be kept."""
@@ -147,20 +154,24 @@ class Ingesting:
         if work.document.kept_bytes:
             # Done before: what is missing is that this item ends too.
             return await self._hand_over(work, work.document)
-        course = self._course(work)
-        cut = await self._pipeline.read(collection, course, work.item.lane)
-        if cut.tokens <= self._second.max_straight_tokens and not self._straight.locked():
-            # One at most: the others who read are never held up by the encoder.
-            async with self._straight:
-                if self._pipeline.idle and await self._second.queue.size() == 0:
-                    return await self._indexed(collection, work, course, cut)
+        course, lane = self._course(work), work.item.lane
+        async with self._reading[lane]:
+            cut = await self._pipeline.read(collection, course, lane)
+        if cut.tokens <= self._stages.max_straight_tokens:
+            if lane is Lane.BULK:
+                return await self._indexed(collection, work, course, cut)
+            if not self._straight.locked():
+                # One at most: the other uploads are never held up by the encoder.
+                async with self._straight:
+                    if self._pipeline.idle and await self._stages.queue.size() == 0:
+                        return await self._indexed(collection, work, course, cut)
         kept_bytes = await self._pipeline.keep(course.document, cut)
         await course.reach(DocumentState.EMBEDDING, words_only=True)
         await self._pipeline.write_words(collection, course.document, cut)
         return await self._hand_over(work, course.waiting(kept_bytes))
 
     async def _encode(self, collection: Collection, work: _Work) -> Document:
-        async with self._second.memory.hold(work.document.kept_bytes):
+        async with self._stages.memory.hold(work.document.kept_bytes):
             course = self._course(work)
             cut = await self._pipeline.kept(collection, work.document)
             if cut is None:
@@ -178,29 +189,24 @@ class Ingesting:
         if not await self._catalog.hand_over(item, document):
             raise Superseded
         work.document = document
-        await self._tell(work, 0)
+        if item.job:
+            await self._jobs.reach(item.tenant, item.job, _reached(item, document))
+        await self._bus.publish(item.tenant, progress_of(document, job=item.job, chunks_done=0))
         return document
 
     def _course(self, work: _Work) -> Course:
         async def report(changed: Document, encoded: int) -> None:
-            if not await self._catalog.replace_document(work.item.tenant, changed, work.item.generation):
-                raise Superseded
             # A document that is begun is being parsed, so far as its job knows; of its words the hand-over tells.
             words = changed.state is DocumentState.EMBEDDING and changed.words_only
             told_elsewhere = words or changed.state is DocumentState.PARSING
             moved = changed.state is not work.document.state and not told_elsewhere
+            progress = progress_of(changed, job=work.item.job, chunks_done=encoded)
+            reached = _reached(work.item, changed) if work.item.job and moved else None
+            if not await self._stages.telling.tell(work.item, changed, progress, reached):
+                raise Superseded
             work.document = changed
-            await self._tell(work, encoded, moved=moved)
 
         return Course(work.document, report)
-
-    async def _tell(self, work: _Work, encoded: int, *, moved: bool = True) -> None:
-        item, document = work.item, work.document
-        if item.job and moved:
-            searchable = document.searchable_time is not None
-            reached = Reached(item.document, _STAGES[document.state], read=searchable, searchable=searchable)
-            await self._jobs.reach(item.tenant, item.job, reached)
-        await self._bus.publish(item.tenant, progress_of(document, job=item.job, chunks_done=encoded))
 
     async def _raise_if_switching(self, item: WorkItem, seen: Collection, error: MeshError) -> None:
         """Raise Switching for an error that comes of the index being switched, now or since the collection was seen.
@@ -233,6 +239,11 @@ class Ingesting:
             await delete_everywhere(self._index, collection, ended)
         await self._pipeline.forget(ended)
         return kept
+
+
+def _reached(item: WorkItem, document: Document) -> Reached:
+    searchable = document.searchable_time is not None
+    return Reached(item.document, _STAGES[document.state], read=searchable, searchable=searchable)
 
 
 def _settled(item: WorkItem, ended: Document | None) -> Settled:

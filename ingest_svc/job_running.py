@@ -26,7 +26,7 @@ _PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class JobLimits:
-    """Documents of one job that are queued or read at once, and seconds between two looks at its state."""
+    """Documents of one job that are queued or worked on at once, and seconds between two looks at its state."""
 
     max_documents_under_way: int
     poll_s: float

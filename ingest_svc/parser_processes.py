@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 _LENGTH_BYTES = 8
 _START_TIMEOUT_S = 30.0
+# How a process ends that another killed, the kernel for want of memory or somebody by hand.
+_KILLED = (-signal.SIGKILL, -signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,10 @@ class ParserLimits:
         return 16 * self.max_text_bytes + 65536
 
 
+class _Killed(Exception):
+    """A parser was killed from outside: it need not be its document that is to blame."""
+
+
 class ParserProcesses:
     """A fixed number of processes, started when first needed and again after they died; see `open_parser_processes`.
 
@@ -52,14 +58,28 @@ class ParserProcesses:
         self._count = count
 
     async def parse(self, file: Path, uri: str, password: str = "") -> Extract:
-        """The text of a file; raises MeshError as `ingest_svc.parsing.reading.read` does."""
+        """The text of a file; raises MeshError as `ingest_svc.parsing.reading.read` does.
+
+        Where its process is killed, another reads the file; the second time, that is said of the file.
+        """
+        languages = self._limits.ocr_languages
+        request = {"file": str(file), "uri": uri, "password": password, "ocr_languages": languages}
+        try:
+            return _read_answer(await self._read(request))
+        except _Killed:
+            logger.warning("a parser was killed, will retry: %s", uri)
+        try:
+            return _read_answer(await self._read(request))
+        except _Killed:
+            raise _limit("memory") from None
+
+    async def _read(self, request: dict[str, str]) -> bytes:
+        """The answer of the process whose turn it is; raises as `_answered` does."""
         process = await self._free.get()
         kept: Process | None = None
         try:
             if process is None or process.returncode is not None:
                 process = await self._started()
-            languages = self._limits.ocr_languages
-            request = {"file": str(file), "uri": uri, "password": password, "ocr_languages": languages}
             answer = await self._answered(process, request)
             kept = process
         finally:
@@ -68,7 +88,7 @@ class ParserProcesses:
                     await _killed(process)
             finally:
                 self._free.put_nowait(kept)
-        return _read_answer(answer)
+        return answer
 
     async def close(self) -> None:
         """End the processes, those at work too."""
@@ -92,13 +112,18 @@ class ParserProcesses:
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
                 await _pipes(process)[1].readexactly(1)
+        except asyncio.IncompleteReadError:
+            await _killed(process)
+            if process.returncode in _KILLED:
+                raise _Killed from None
+            raise
         except BaseException:
             await _killed(process)
             raise
         return process
 
     async def _answered(self, process: Process, request: dict[str, str]) -> bytes:
-        """The process's answer; raises PARSER_LIMIT or UNREADABLE_DOCUMENT where it has none to give."""
+        """The process's answer; raises _Killed, PARSER_LIMIT or UNREADABLE_DOCUMENT where it has none to give."""
         stdin, stdout = _pipes(process)
         try:
             async with asyncio.timeout(self._limits.timeout_s + 1):
@@ -110,6 +135,8 @@ class ParserProcesses:
         except TimeoutError:
             raise _limit("time") from None
         except (asyncio.IncompleteReadError, OSError):
+            if await process.wait() in _KILLED:
+                raise _Killed from None
             raise _death(await process.wait()) from None
 
 
@@ -151,9 +178,9 @@ def _limit(name: str) -> MeshError:
 
 
 def _death(returncode: int) -> MeshError:
-    """What a parser's death says of its document: native code that gets no memory aborts, or the kernel kills it."""
+    """What a parser's death says of its document: native code that gets no memory aborts."""
     if returncode == -signal.SIGALRM:
         return _limit("time")
-    if returncode in (-signal.SIGABRT, -signal.SIGKILL):
+    if returncode == -signal.SIGABRT:
         return _limit("memory")
     return InvalidArgument("UNREADABLE_DOCUMENT", "the document crashes its parser")

@@ -5,6 +5,8 @@ from typing import Protocol
 
 from ingest_svc.catalog import Document, DocumentState, Record, now
 from ingest_svc.failure import Failure
+from ingest_svc.jobs import Reached
+from ingest_svc.work import WorkItem
 
 
 class Progress(Record):
@@ -40,6 +42,16 @@ class ProgressBus(Protocol):
 
     def watch(self, tenant: str, name: str) -> AbstractAsyncContextManager[Watch]:
         """Watch a document or a job by its name."""
+
+
+class Telling(Protocol):
+    """Keeps how far a document has come, and tells it."""
+
+    async def tell(self, item: WorkItem, document: Document, progress: Progress, reached: Reached | None) -> bool:
+        """Keep the document in place of the item's generation, note its stage with the job, tell the watchers.
+
+        All or, where another generation is kept, nothing: then False.
+        """
 
 
 def progress_of(document: Document, *, job: str = "", chunks_done: int | None = None) -> Progress:

@@ -42,13 +42,16 @@ return 1
 _QUEUE = f"""{ENQUEUE}
 enqueue(KEYS[1], ARGV[1], ARGV[2], {{unpack(ARGV, 3)}})
 """
-# KEYS: records. ARGV: id, field, its value in the record kept, the new record.
-_REPLACE = """
-local kept = redis.call('HGET', KEYS[1], ARGV[1])
-if not kept or tostring(cjson.decode(kept)[ARGV[2]]) ~= ARGV[3] then return 0 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[4])
-return 1
+REPLACE = """
+local function replace(records, id, field, value, record)
+  local kept = redis.call('HGET', records, id)
+  if not kept or tostring(cjson.decode(kept)[field]) ~= value then return 0 end
+  redis.call('HSET', records, id, record)
+  return 1
+end
 """
+# KEYS: records. ARGV: id, field, its value in the record kept, the new record.
+_REPLACE = f"{REPLACE} return replace(KEYS[1], unpack(ARGV))"
 # KEYS: documents, document ids. ARGV: id.
 _REMOVE = """
 local kept = redis.call('HGET', KEYS[1], ARGV[1])
@@ -189,6 +192,11 @@ def _collections(tenant: str) -> tuple[str, str]:
 
 def _documents(tenant: str, collection: str) -> tuple[str, str]:
     return tenant_key(tenant, "documents", collection), tenant_key(tenant, "document-ids", collection)
+
+
+def document_records(tenant: str, collection: str) -> str:
+    """The key of a collection's documents."""
+    return _documents(tenant, collection)[0]
 
 
 def _request(tenant: str, request: Request) -> str:

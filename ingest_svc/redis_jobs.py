@@ -57,22 +57,26 @@ if redis.call('SISMEMBER', KEYS[3], ARGV[1]) == 1 then return 0 end
 redis.call('SADD', KEYS[2], ARGV[1])
 return 1
 """
-# KEYS: as _PARTS. ARGV: key, stage, whether it was read and can be found: '1' or ''.
-_REACH = """
-if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then return 0 end
-local before = redis.call('HGET', KEYS[5], ARGV[1])
-if before ~= ARGV[2] then
-  if before then redis.call('HINCRBY', KEYS[6], before, -1) end
-  redis.call('HINCRBY', KEYS[6], ARGV[2], 1)
-  redis.call('HSET', KEYS[5], ARGV[1], ARGV[2])
+# The parts are as _PARTS; `read` and `searchable` are '1' or ''.
+REACH = """
+local function reach(parts, key, stage, read, searchable)
+  if redis.call('SISMEMBER', parts[1], key) == 1 then return 0 end
+  local before = redis.call('HGET', parts[5], key)
+  if before ~= stage then
+    if before then redis.call('HINCRBY', parts[6], before, -1) end
+    redis.call('HINCRBY', parts[6], stage, 1)
+    redis.call('HSET', parts[5], key, stage)
+  end
+  if read ~= '' then
+    redis.call('SADD', parts[8], key)
+    redis.call('SREM', parts[2], key)
+  end
+  if searchable ~= '' then redis.call('SADD', parts[7], key) end
+  return 1
 end
-if ARGV[3] ~= '' then
-  redis.call('SADD', KEYS[8], ARGV[1])
-  redis.call('SREM', KEYS[2], ARGV[1])
-end
-if ARGV[4] ~= '' then redis.call('SADD', KEYS[7], ARGV[1]) end
-return 1
 """
+# KEYS: as _PARTS. ARGV: key, stage, whether it was read and can be found.
+_REACH = f"{REACH} return reach(KEYS, unpack(ARGV))"
 # KEYS: as _PARTS. ARGV: key, outcome, chunks, bytes, pages, failure or '', failures kept.
 _SETTLE = """
 redis.call('SREM', KEYS[2], ARGV[1])
@@ -177,7 +181,7 @@ class RedisJobs:
         self, tenant: str, id: str, states: Sequence[JobState], to: JobState, failure: Failure | None = None
     ) -> bool:
         key = _job(tenant, id)
-        keys = [key, _open(tenant), *(f"{key}:{part}" for part in _PARTS)]
+        keys = [key, _open(tenant), *parts_of(tenant, id)]
         while True:
             with store_errors():
                 kept = cast(str | None, await self._redis.get(key))
@@ -205,8 +209,7 @@ class RedisJobs:
             return bool(await self._begin(keys=[f"{job}:settled", f"{job}:under-way", f"{job}:read"], args=[key]))
 
     async def reach(self, tenant: str, id: str, reached: Reached) -> None:
-        job = _job(tenant, id)
-        keys = [f"{job}:{part}" for part in _PARTS]
+        keys = parts_of(tenant, id)
         flags = ["1" if said else "" for said in (reached.read, reached.searchable)]
         with store_errors():
             await self._reach(keys=keys, args=[reached.key, reached.stage, *flags])
@@ -221,8 +224,7 @@ class RedisJobs:
         return UnderWay(unread, unread + read)
 
     async def settle(self, tenant: str, id: str, settled: Settled) -> None:
-        job = _job(tenant, id)
-        keys = [f"{job}:{part}" for part in _PARTS]
+        keys = parts_of(tenant, id)
         failure = settled.failure.model_dump_json() if settled.failure else ""
         args: list[str | int] = [settled.key, settled.outcome, settled.chunks, settled.bytes, settled.pages]
         with store_errors():
@@ -231,6 +233,12 @@ class RedisJobs:
 
 def _job(tenant: str, id: str) -> str:
     return tenant_key(tenant, "job", id)
+
+
+def parts_of(tenant: str, id: str) -> list[str]:
+    """The keys of what is kept of a job beside its record."""
+    job = _job(tenant, id)
+    return [f"{job}:{part}" for part in _PARTS]
 
 
 def _request(tenant: str, request: Request) -> str:

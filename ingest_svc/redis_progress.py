@@ -14,7 +14,7 @@ from ingest_svc.redis_locks import shared_key
 
 logger = logging.getLogger(__name__)
 
-_CHANNEL = shared_key("progress")
+CHANNEL = shared_key("progress")
 _POLL_S = 1.0
 
 
@@ -54,7 +54,7 @@ class RedisProgress:
     async def publish(self, tenant: str, progress: Progress) -> None:
         """Tell the watchers; what cannot be told is lost, since they look at the records too."""
         with suppress(RedisError, OSError):
-            await self._redis.publish(_CHANNEL, f"{tenant} {progress.model_dump_json()}")
+            await self._redis.publish(CHANNEL, message(tenant, progress))
 
     @asynccontextmanager
     async def watch(self, tenant: str, name: str) -> AsyncIterator[QueueWatch]:
@@ -73,22 +73,29 @@ class RedisProgress:
         while True:
             try:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as subscription:
-                    await subscription.subscribe(_CHANNEL)
+                    await subscription.subscribe(CHANNEL)
                     while True:
-                        message = await subscription.get_message(timeout=_POLL_S)
-                        if message is not None:
-                            self._pass_on(message["data"])
+                        told = await subscription.get_message(timeout=_POLL_S)
+                        if told is not None:
+                            self._pass_on(told["data"])
             except (RedisError, OSError) as error:
                 logger.info("progress is not heard, will retry: %s", type(error).__name__)
                 await asyncio.sleep(backoff_s)
 
-    def _pass_on(self, message: str) -> None:
-        tenant, _, text = message.partition(" ")
+    def _pass_on(self, told: str) -> None:
+        tenant, _, text = told.partition(" ")
+        if not any(topic.startswith(f"{tenant}/") for topic in self._watches):
+            return
         progress = Progress.model_validate_json(text)
         names = [progress.document, *([f"jobs/{progress.job}"] if progress.job else [])]
         for name in names:
             for watch in self._watches.get(f"{tenant}/{name}", ()):
                 watch.put(progress)
+
+
+def message(tenant: str, progress: Progress) -> str:
+    """What is published of it."""
+    return f"{tenant} {progress.model_dump_json()}"
 
 
 @asynccontextmanager

@@ -70,10 +70,12 @@ class Settings(ServerSettings):
 
     document_workers: PositiveInt = Field(
         3,
-        description="Documents read at once; a quarter, one at least, is left to other tenants than the busiest.",
+        description="Documents of jobs read at once, and as many uploads.",
     )
     vector_workers: PositiveInt = Field(
-        16, description="Documents encoded at once, their chunks in batches by tenant; a quarter is left to others too."
+        16,
+        description="Documents encoded at once, those that were kept and those that go straight on, their chunks in "
+        "batches by tenant; a quarter is left to other tenants than the busiest.",
     )
     upload_workers: PositiveInt = Field(
         1, description="Uploads read at once, and as many encoded, beside those workers: they wait for no job."
@@ -83,7 +85,9 @@ class Settings(ServerSettings):
     max_open_jobs: PositiveInt = Field(8, description="Jobs of a tenant that have not ended; more are refused.")
     max_job_files: PositiveInt = Field(100_000, description="Files in a job's source.")
     max_job_documents_under_way: PositiveInt = Field(
-        8, description="Documents of one job that are queued or read at once; those that wait for vectors do not count."
+        32,
+        description="Documents of one job that are queued or worked on at once; those kept for their vectors are not "
+        "counted.",
     )
     cancel_poll_s: PositiveFloat = Field(
         0.4, description="Seconds between two looks of the work on documents at their job's state."
@@ -97,7 +101,7 @@ class Settings(ServerSettings):
     )
     heartbeat_s: PositiveFloat = Field(5.0, description="Seconds between a worker's heartbeats.")
     queue_block_s: PositiveFloat = Field(
-        1.0, description="Seconds that a worker waits for work before it looks for work left behind."
+        3.0, description="Seconds that a worker waits for work before it looks for work left behind."
     )
     retry_backoff_s: PositiveFloat = Field(0.5, description="Seconds before the first retry; doubles each time.")
     retry_backoff_max_s: PositiveFloat = Field(30.0, description="Most seconds before a retry.")
@@ -153,6 +157,12 @@ class Settings(ServerSettings):
             if "://" in root:
                 parse_place(root)
         return roots
+
+    @model_validator(mode="after")
+    def _redis_answers_who_waits(self) -> Self:
+        if self.queue_block_s >= self.redis_timeout_s:
+            raise ValueError("queue_block_s must be less than redis_timeout_s")
+        return self
 
     @model_validator(mode="after")
     def _sources_hold_no_documents_of_others(self) -> Self:

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import docx
+import psutil
 import pytest
 
 from ingest_svc.parser_processes import ParserLimits, ParserProcesses, open_parser_processes
@@ -78,6 +79,38 @@ async def test_who_leaves_frees_the_process(tmp_path: Path) -> None:
                 await parser.parse(slow, "slow.html")
         async with asyncio.timeout(4):
             assert (await parser.parse(page(tmp_path), "page.txt")).text == "Some text."
+
+
+async def killed_at_work(parser: ParserProcesses, file: Path, times: int) -> str:
+    """The text of a file whose parser is killed so many times while it reads it."""
+    await parser.parse(file, file.name)
+    (first,) = children()
+    first.suspend()
+    reading = asyncio.create_task(parser.parse(file, file.name))
+    await asyncio.sleep(0)
+    first.kill()
+    for _ in range(times - 1):
+        while not (others := [child for child in children() if child != first]):
+            await asyncio.sleep(0.001)
+        others[0].kill()
+    return (await reading).text
+
+
+def children() -> list[psutil.Process]:
+    """The parsers' processes."""
+    found = psutil.Process().children()
+    return [child for child in found if "ingest_svc.parsing" in child.cmdline()]
+
+
+async def test_a_file_is_read_again_where_its_parser_was_killed(tmp_path: Path) -> None:
+    """Once is no fault of the file's; twice is taken for one."""
+    async with open_parser_processes(1, LIMITS) as parser:
+        assert await killed_at_work(parser, page(tmp_path), 1) == "Some text."
+    async with open_parser_processes(1, LIMITS) as parser:
+        with pytest.raises(MeshError) as failed:
+            await killed_at_work(parser, page(tmp_path), 2)
+        assert failed.value.reason == "PARSER_LIMIT"
+        assert (await parser.parse(page(tmp_path), "page.txt")).text == "Some text."
 
 
 async def test_shared_malicious_files_stay_within_bounds() -> None:

@@ -43,15 +43,14 @@ class Cluster:
 @contextmanager
 def open_ray(cluster: Cluster) -> Iterator[None]:
     """A connection to the cluster for the body, or a cluster of its own."""
-    local = {"num_cpus": cluster.readers + 1, "include_dashboard": False} if cluster.address == "local" else {}
-    # Forks of a process that speaks gRPC may hang without it.
-    environment = {"env_vars": {"GRPC_ENABLE_FORK_SUPPORT": "0"}}
+    # Forks of a process that speaks gRPC may hang without it. Workers of our own have it from us.
+    environment: dict[str, Any] = {"runtime_env": {"env_vars": {"GRPC_ENABLE_FORK_SUPPORT": "0"}}}
+    local = {"num_cpus": cluster.readers + 1, "include_dashboard": False}
+    options = local if cluster.address == "local" else environment
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with map_exceptions({ConnectionError: _unavailable, RayError: _unavailable}):
-        ray.init(
-            address=cluster.address, runtime_env=environment, logging_level=logging.ERROR, log_to_driver=False, **local
-        )
+        ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False, **options)
         try:
             yield
         finally:

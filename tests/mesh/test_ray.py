@@ -25,7 +25,7 @@ from ragmesh_client import Client
 from tests.mesh.conftest import client
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
-PAGES = 24
+PAGES = 16
 FILES = {
     "guide.html": b"<html><head><title>Guide</title></head><body><h1>Guide</h1><p>Two hang a lamp.</p></body></html>",
     "prices.csv": b"lamp,price\nA1,20\nB2,35\n",

@@ -64,8 +64,8 @@ async def ordered(client: Client, order: dict[str, Any]) -> AsyncGenerator[jobs_
         errors.print("`--ray` needs the extra: pip install 'ragmesh\\[ray]', on the cluster's nodes too.")
         raise typer.Exit(WRONG_USAGE)
     # What Ray's core logs of dead workers is no news: it does their work again.
-    quiet = {"RAY_BACKEND_LOG_LEVEL": os.environ.get("RAY_BACKEND_LOG_LEVEL", "fatal")}
-    environment = {**os.environ, **quiet, "RAGMESH_TOKEN": client.token, "GRPC_ENABLE_FORK_SUPPORT": "0"}
+    quiet = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {**quiet, **os.environ, "RAGMESH_TOKEN": client.token, "GRPC_ENABLE_FORK_SUPPORT": "0"}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "ingest_svc.ray_ingest", json.dumps(order)),
         stdout=PIPE,

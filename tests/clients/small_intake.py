@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -117,7 +118,10 @@ class Documents(documents_pb2_grpc.DocumentServiceServicer):
 
 
 class Jobs(jobs_pb2_grpc.JobServiceServicer):
-    """One job of two documents at a time; a reindexing by the encoder `broken` fails, and one file of a source does."""
+    """One job of two documents at a time, which does not end where its source is `endless`.
+
+    A reindexing by the encoder `broken` fails, and one file of a source does.
+    """
 
     def __init__(self) -> None:
         self.job = jobs_pb2.Job()
@@ -162,6 +166,8 @@ class Jobs(jobs_pb2_grpc.JobServiceServicer):
         self.job.state = jobs_pb2.Job.STATE_RUNNING
         self.job.counts.found = 2
         yield jobs_pb2.WatchJobResponse(job=self.job)
+        if self.job.source_uri.endswith("/endless"):
+            await asyncio.Event().wait()
         if self.job.source_uri:
             error = status(grpc.StatusCode.INVALID_ARGUMENT, "UNREADABLE_DOCUMENT", "the PDF is broken")
             self.job.failures.add(uri=f"{self.job.source_uri}/broken.pdf", error=error)

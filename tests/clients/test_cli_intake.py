@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from pathlib import Path
 
+from tests.clients.answering import TOKEN
 from tests.clients.small_mesh import SmallMesh
-from tests.clients.test_cli import ragmesh
+from tests.clients.test_cli import COMMAND, ragmesh
 
 
 async def test_an_address_is_taken_in_by_a_job(mesh: SmallMesh) -> None:
@@ -27,6 +30,23 @@ async def test_an_address_is_taken_in_by_a_job(mesh: SmallMesh) -> None:
         True,
     )
     assert started.chunking.parameters["max_tokens"] == 120
+
+
+async def test_ctrl_c_leaves_a_job_running_and_says_so(mesh: SmallMesh) -> None:
+    """Exit code 130, the job's name, and no traceback."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *("--target", mesh.address, "--token", TOKEN, "ingest", "s3://team/endless"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(30):
+        assert await process.stdout.readline() == b"jobs/j2 takes in s3://team/endless\n"
+        process.send_signal(signal.SIGINT)
+        out, err = await process.communicate()
+    assert (process.returncode, err) == (130, b"")
+    assert out.startswith(b"jobs/j2 goes on")
 
 
 async def test_a_job_may_be_left_alone(mesh: SmallMesh) -> None:

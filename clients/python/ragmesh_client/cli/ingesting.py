@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -20,6 +21,8 @@ from ragmesh_client.uploads import FileProgress, document_files
 
 _MAX_NAME_CHARS = 40
 _STOPPED = "CANCELLED"
+# What the bar, the counts and the time beside it need, and what is told however narrow the terminal is.
+_BAR_CHARS, _MIN_PACE_CHARS = 28, 10
 
 
 async def upload(
@@ -51,7 +54,12 @@ async def follow(client: Client, job: jobs_pb2.Job, *, wait: bool, as_json: bool
     if wait:
         if not as_json:
             console.print(f"{job.name} takes in {job.source_uri}", soft_wrap=True)
-        return await show_job(client.watch_job(job.name), as_json=as_json)
+        try:
+            return await show_job(client.watch_job(job.name), as_json=as_json)
+        except asyncio.CancelledError:
+            if not as_json:
+                console.print(f"{job.name} goes on; `ragmesh jobs cancel` would stop it", soft_wrap=True)
+            raise
     print_json(job) if as_json else console.print(job.name)
     return True
 
@@ -112,11 +120,12 @@ def _settled(job: jobs_pb2.Job) -> int:
 
 
 def _pace(job: jobs_pb2.Job) -> str:
-    """Where its documents are, chunks a second, and the time left."""
+    """The time left, chunks a second, and where its documents are, as far as the terminal has room."""
     stages = " ".join(f"{stage.stage} {stage.documents}" for stage in job.stages if stage.documents)
     pace = f"{job.chunks_per_s:.0f} chunks/s" if job.chunks_per_s else ""
     left = f"{job.remaining.ToTimedelta().total_seconds():.0f} s left" if job.HasField("remaining") else ""
-    return ", ".join(words for words in (stages, pace, left) if words) or _state(job)
+    told = ", ".join(words for words in (left, pace, stages) if words) or _state(job)
+    return told[: max(console.width - _BAR_CHARS, _MIN_PACE_CHARS)]
 
 
 def _tell(job: jobs_pb2.Job) -> None:

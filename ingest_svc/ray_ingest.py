@@ -33,6 +33,7 @@ from ragmesh.ingest.v1 import jobs_pb2
 
 _MAX_FAILURES = 1000
 _WRONG_USAGE = 2
+_INTERRUPTED = 130
 
 
 class Order(BaseModel):
@@ -142,6 +143,8 @@ def main(text: str) -> int:
         account.end()
     except MeshError as error:
         account.end(Failure.of(error))
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     return 0 if account.job.state is JobState.SUCCEEDED and not account.job.counts.failed else 1
 
 

@@ -36,13 +36,13 @@ async def test_ctrl_c_leaves_a_job_running_and_says_so(mesh: SmallMesh) -> None:
     """Exit code 130, the job's name, and no traceback."""
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
-        *("--target", mesh.address, "--token", TOKEN, "ingest", "s3://team/endless"),
+        *("--target", mesh.address, "--token", TOKEN, "ingest", "s3://[team]/endless"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
     async with asyncio.timeout(30):
-        assert await process.stdout.readline() == b"jobs/j2 takes in s3://team/endless\n"
+        assert await process.stdout.readline() == b"jobs/j2 takes in s3://[team]/endless\n"
         process.send_signal(signal.SIGINT)
         out, err = await process.communicate()
     assert (process.returncode, err) == (130, b"")

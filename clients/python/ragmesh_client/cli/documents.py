@@ -62,7 +62,7 @@ def delete_document(
         async with client_of(options) as client:
             chunks = await client.delete_document(_name(collection, document))
         if not json:
-            console.print(f"deleted {document} with {chunks} chunks", soft_wrap=True)
+            console.print(f"deleted {document} with {chunks} chunks", markup=False, soft_wrap=True)
 
     run(options, command)
 

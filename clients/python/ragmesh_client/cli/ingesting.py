@@ -53,7 +53,7 @@ async def follow(client: Client, job: jobs_pb2.Job, *, wait: bool, as_json: bool
     """Names a job that was started and shows it to its end; without `wait`, only names it."""
     if wait:
         if not as_json:
-            console.print(f"{job.name} takes in {job.source_uri}", soft_wrap=True)
+            console.print(f"{job.name} takes in {job.source_uri}", markup=False, soft_wrap=True)
         try:
             return await show_job(client.watch_job(job.name), as_json=as_json)
         except asyncio.CancelledError:
@@ -111,7 +111,7 @@ async def show_reindexing(jobs: AsyncGenerator[jobs_pb2.Job, None], *, wait: boo
 
 
 def _bar(*, as_json: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, disable=as_json or not console.is_terminal, transient=True)
 
 

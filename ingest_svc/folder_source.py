@@ -61,8 +61,8 @@ class FolderSource:
             yield _entry(self._folder, self._folder.name, self._uri)
             return
         for folder, below, names in os.walk(self._folder, followlinks=False, onerror=self._refuse):
-            below.sort()
-            for name in sorted(names):
+            below[:] = _shown(below)
+            for name in _shown(names):
                 entry = self._find(Path(folder, name).relative_to(self._folder).as_posix())
                 if entry is not None:
                     yield entry
@@ -118,6 +118,11 @@ class FolderSources:
             return path.resolve()
         except (ValueError, OSError, RuntimeError) as error:
             raise not_readable(uri) from error
+
+
+def _shown(names: list[str]) -> list[str]:
+    """The names in order; without those of hidden files and folders, as `.git`."""
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def _entry(file: Path, path: str, uri: str) -> Entry:

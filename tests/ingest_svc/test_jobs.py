@@ -16,12 +16,15 @@ SUCCEEDED = jobs_pb2.Job.STATE_SUCCEEDED
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A folder with two pages, a picture, and a link that leads out of it."""
+    """A folder with two pages, a picture, hidden files, and a link that leads out of it."""
     folder = tmp_path / "source" / "docs"
     (folder / "deep").mkdir(parents=True)
     (folder / "one.md").write_text("# One\n\nThe first page.")
     (folder / "deep" / "two.md").write_text("# Two\n\nThe second page.")
     (folder / "picture.md").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(16))
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").write_text("ref: refs/heads/main")
+    (folder / ".draft.md").write_text("A draft.")
     (tmp_path / "secret.md").write_text("A secret.")
     (folder / "link.md").symlink_to(tmp_path / "secret.md")
     return folder
@@ -39,7 +42,7 @@ async def watched(world: World, name: str) -> list[Any]:
 
 
 async def test_a_folder_is_taken_in(world: World, source: Path) -> None:
-    """Every file is indexed or fails as data; links that lead out are not followed; counts add up."""
+    """Every file is indexed or fails as data; links that lead out and hidden files are left; counts add up."""
     await world.alice.create_collection()
     told = await watched(world, (await start(world, source)).name)
     job = told[-1].job

@@ -30,7 +30,7 @@ class CharacterParameters(Parameters):
     @model_validator(mode="after")
     def _overlap_is_the_smaller_part(self) -> Self:
         if self.overlap_characters * 2 > self.max_characters:
-            raise ValueError("overlap_characters must be at most half of max_characters")
+            raise ValueError(f"overlap_characters ({self.overlap_characters}) must be at most half of max_characters")
         if "" in self.separators:
             raise ValueError("separators must not be empty")
         return self

@@ -25,7 +25,7 @@ class SizeParameters(Parameters):
     @model_validator(mode="after")
     def _overlap_is_the_smaller_part(self) -> Self:
         if self.overlap_tokens * 2 > self.max_tokens:
-            raise ValueError("overlap_tokens must be at most half of max_tokens")
+            raise ValueError(f"overlap_tokens ({self.overlap_tokens}) must be at most half of max_tokens")
         return self
 
 

@@ -80,7 +80,7 @@ def test_a_strategy_that_was_asked_for_is_taken() -> None:
 
 
 def test_bad_parameters_are_told_in_plain_words() -> None:
-    """With the field, and nothing of the library that checked them."""
+    """With the field, the default that stands in the way, and nothing of the library that checked them."""
     with pytest.raises(InvalidArgument) as failed:
-        load_strategies().resolve("token", {"max_tokens": 20, "overlap_tokens": 11})
-    assert str(failed.value).endswith("chunking.parameters: overlap_tokens must be at most half of max_tokens")
+        load_strategies().resolve("token", {"max_tokens": 20})
+    assert str(failed.value).endswith("chunking.parameters: overlap_tokens (30) must be at most half of max_tokens")

@@ -217,7 +217,8 @@ class RedisJobs:
     async def under_way(self, tenant: str, id: str) -> UnderWay:
         job = _job(tenant, id)
         with store_errors():
-            async with self._redis.pipeline() as pipeline:
+            # One that is read between the two is counted twice, none not at all.
+            async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.scard(f"{job}:under-way")
                 pipeline.scard(f"{job}:read")
                 unread, read = await pipeline.execute()

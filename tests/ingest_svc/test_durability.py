@@ -115,6 +115,8 @@ async def test_what_waits_for_vectors_survives(tmp_path: Path, empty_redis: Redi
         settings = settings_of(tmp_path, empty_redis, peers, listen=listen).model_dump(
             exclude_unset=True, exclude={"channel"}
         )
+        # A job's documents are found by their words first where they are longer than a batch.
+        settings["max_batch_tokens"] = 1
         peers.embedder.behaviour.gate.clear()
         async with process(settings) as first, connect(listen, ALICE) as channel:
             await until_serving(channel)

@@ -42,7 +42,8 @@ class _Work:
 
     def failed(self, error: MeshError) -> Document:
         """The document, failed."""
-        return self.document.changed(state=DocumentState.FAILED, failure=Failure.of(error), words_only=False)
+        values = {"failure": Failure.of(error), "words_only": False, "chunk_count": 0}
+        return self.document.changed(state=DocumentState.FAILED, **values)
 
 
 _Stage = Callable[[Collection, _Work], Awaitable[Document]]

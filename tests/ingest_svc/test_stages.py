@@ -199,7 +199,7 @@ async def test_a_cancelled_job_leaves_no_half_of_a_document(backlog: World, tmp_
             request = documents_pb2.ListDocumentsRequest(parent=HANDBOOK)
             page = (await backlog.alice.documents.ListDocuments(request)).documents
     failed = [each for each in page if not each.name.endswith("/first")]
-    assert {(each.state, reason_of(each.error)) for each in failed} == {(FAILED, "CANCELLED")}
+    assert {(each.state, reason_of(each.error), each.chunk_count) for each in failed} == {(FAILED, "CANCELLED", 0)}
     backlog.peers.embedder.behaviour.gate.set()
     await until_state(backlog, f"{HANDBOOK}/documents/first", READY)
     assert list(held.documents) == [f"{HANDBOOK}/documents/first"]

@@ -22,4 +22,7 @@ async def to_its_end(work: Coroutine[Any, Any, _Result]) -> _Result:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task])
+        if not task.cancelled():
+            # Seen, or asyncio would log that nobody has.
+            task.exception()
         raise

@@ -5,8 +5,6 @@ import gc
 import threading
 from typing import Any
 
-import pytest
-
 from ingest_svc.threads import in_thread
 
 
@@ -25,8 +23,10 @@ async def test_work_that_fails_after_its_caller_left_is_no_news() -> None:
     await asyncio.to_thread(begun.wait)
     caller.cancel()
     asyncio.get_running_loop().call_soon(gate.set)
-    with pytest.raises(asyncio.CancelledError):
-        await caller
+    await asyncio.wait([caller])
+    assert caller.cancelled()
+    # asyncio tells of an error that nobody has seen when its task is let go.
     del caller
+    await asyncio.sleep(0)
     gc.collect()
     assert told == []

@@ -20,6 +20,8 @@ from meshkit.errors import InvalidArgument, MeshError, ResourceExhausted
 logger = logging.getLogger(__name__)
 
 _LENGTH_BYTES = 8
+# What an answer begins with that is no Extract.
+_FAILURE = b'{"failure":'
 _START_TIMEOUT_S = 30.0
 # How a process ends that another killed, the kernel for want of memory or somebody by hand.
 _KILLED = (-signal.SIGKILL, -signal.SIGTERM)
@@ -113,8 +115,7 @@ class ParserProcesses:
             async with asyncio.timeout(_START_TIMEOUT_S):
                 await _pipes(process)[1].readexactly(1)
         except asyncio.IncompleteReadError:
-            await _killed(process)
-            if process.returncode in _KILLED:
+            if await process.wait() in _KILLED:
                 raise _Killed from None
             raise
         except BaseException:
@@ -164,9 +165,9 @@ async def _killed(process: Process) -> None:
 
 
 def _read_answer(answer: bytes) -> Extract:
+    if not answer.startswith(_FAILURE):
+        return Extract.model_validate_json(answer)
     read: dict[str, Any] = json.loads(answer)
-    if "failure" not in read:
-        return Extract.model_validate(read)
     if read.get("detail"):
         logger.info("unreadable document: %s", read["detail"])
     raise Failure.model_validate(read["failure"]).error()

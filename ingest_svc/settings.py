@@ -99,7 +99,7 @@ class Settings(ServerSettings):
     claim_idle_s: PositiveFloat = Field(
         30.0, description="Seconds without heartbeat after which another worker takes a document or a job."
     )
-    heartbeat_s: PositiveFloat = Field(5.0, description="Seconds between a worker's heartbeats.")
+    heartbeat_s: PositiveFloat = Field(10.0, description="Seconds between a worker's heartbeats.")
     queue_block_s: PositiveFloat = Field(
         3.0, description="Seconds that a worker waits for work before it looks for work left behind."
     )

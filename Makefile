@@ -42,9 +42,12 @@ gen/ragmesh.pb: protos/generate.py $(shell find protos/ragmesh protos/third_part
 
 # --- Checking ---------------------------------------------------------------------------------------
 
+# Tests wait more than they compute: for processes that start, for deadlines.
+TEST_PROCESSES := 2
+
 .PHONY: test lint lint-python lint-contract fmt
 test: $(VENV)/.test $(VENV)/.converted gen ## Run every test. PYTEST_ARGS narrows it: make test PYTEST_ARGS='tests/gateway -x'
-	$(PYTHON) -m pytest $(PYTEST_ARGS)
+	$(PYTHON) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup $(PYTEST_ARGS)
 
 lint: lint-python lint-contract ## Check style, types, the import rules and the contract.
 

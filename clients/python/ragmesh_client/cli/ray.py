@@ -24,6 +24,16 @@ _MAX_LINE_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
+class Address:
+    """What is read where: only paths that some pattern of `include` matches, or any where there is none."""
+
+    uri: str
+    include: list[str]
+    exclude: list[str]
+    delete_missing: bool
+
+
+@dataclass(frozen=True)
 class Cluster:
     """Where Ray runs and what to run there; an empty `model` has embedder_svc encode."""
 
@@ -34,10 +44,8 @@ class Cluster:
     model: str
     embedder: str
 
-    def order(
-        self, client: Client, source_uri: str, collection: str, how: HowToTake, paths: tuple[list[str], list[str]]
-    ) -> dict[str, Any]:
-        """What the process is told; `paths` are the patterns to include and to exclude."""
+    def order(self, client: Client, source: Address, collection: str, how: HowToTake) -> dict[str, Any]:
+        """What the process is told."""
         chunking = how.get("chunking")
         return {
             "address": self.address,
@@ -48,10 +56,11 @@ class Cluster:
             "embedder": self.embedder,
             "target": client.target,
             "tls": client.tls,
-            "source_uri": source_uri,
+            "source_uri": source.uri,
             "collection": collection.removeprefix("collections/"),
-            "include": paths[0],
-            "exclude": paths[1],
+            "include": source.include,
+            "exclude": source.exclude,
+            "delete_missing": source.delete_missing,
             "strategy": chunking.strategy if chunking else "",
             "parameters": MessageToDict(chunking.parameters) if chunking else {},
             "metadata": dict(how.get("metadata", {})),

@@ -27,7 +27,7 @@ class Task(Enum):
 class LoadOptions:
     """How to load a model.
 
-    The device is `auto`, `cpu`, `cuda` or `cuda:1`; the backend `auto`, `onnx` (for the CPU) or `torch`; the
+    The device is `auto`, `cpu`, `cuda` or `cuda:1`; the backend `auto`, `openvino` (for the CPU) or `torch`; the
     dtype `auto`, `float32`, `bfloat16` or `float16` (torch only). With `auto` they are a GPU with torch in the
     dtype of the weights where there is a GPU, else the CPU with OpenVINO, in bfloat16 where the CPU multiplies
     that faster. Texts are cut at `max_tokens` even where the model reads more. With 0 threads

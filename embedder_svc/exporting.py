@@ -15,7 +15,7 @@ import onnx
 import torch
 from tokenizers import Tokenizer
 
-from embedder_svc import converted, onnx_model, weights
+from embedder_svc import converted, openvino_model, weights
 from embedder_svc.converted import Manifest
 from embedder_svc.cross_encoder_reranker import CrossEncoderReranker
 from embedder_svc.encoding import Encoder, LoadError, LoadOptions, Reranker, Task, Vectors
@@ -59,7 +59,7 @@ class _Source:
     model: Any
     manifest: Manifest
     output: Callable[[Mapping[str, Any]], Any]
-    difference: Callable[[onnx_model.OnnxModel], float]
+    difference: Callable[[openvino_model.OpenVinoModel], float]
     tolerance: float
 
 
@@ -74,7 +74,7 @@ def main(order: Mapping[str, str]) -> None:
         # In one file, or in two where it is large, whatever the exporter made of it.
         onnx.save_model(onnx.load(graph), folder / converted.GRAPH, save_as_external_data=_is_large(source))
     converted.write(folder, converted.fields(source.manifest))
-    difference = source.difference(onnx_model.load(folder, source.manifest.kind, LoadOptions(dtype="float32")))
+    difference = source.difference(openvino_model.load(folder, source.manifest.kind, LoadOptions(dtype="float32")))
     if difference > source.tolerance:
         raise LoadError(f"it differs by {difference:.1e} from the model")
 
@@ -95,13 +95,13 @@ def _encoder(model: Path) -> _Source:
         **_tensors(loaded, loaded.preprocess(_SAMPLE)),
     )
 
-    def difference(graph: onnx_model.OnnxModel) -> float:
+    def difference(graph: openvino_model.OpenVinoModel) -> float:
         return max(1 - float(cosine) for task in Task for cosine in _cosines(encoder, graph, task, prompts[task.value]))
 
     return _Source(loaded, manifest, lambda features: features["sentence_embedding"], difference, 1 - _LEAST_COSINE)
 
 
-def _cosines(encoder: Encoder, graph: onnx_model.OnnxModel, task: Task, prompt: str) -> Vectors:
+def _cosines(encoder: Encoder, graph: openvino_model.OpenVinoModel, task: Task, prompt: str) -> Vectors:
     rows = graph.run([prompt + text for text in _SAMPLE])
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray((unit * encoder.encode(_SAMPLE, task)).sum(axis=1), dtype=np.float32)
@@ -118,7 +118,7 @@ def _reranker(model: Path) -> _Source:
         **_tensors(loaded, loaded.preprocess(pairs)),
     )
 
-    def difference(graph: onnx_model.OnnxModel) -> float:
+    def difference(graph: openvino_model.OpenVinoModel) -> float:
         return float(np.abs(graph.run(pairs) - reranker.score(pairs)).max())
 
     def scores(features: Mapping[str, Any]) -> Any:

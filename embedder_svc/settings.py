@@ -20,7 +20,7 @@ _DAY_S = 24 * 60 * 60
 _MIB = 1024 * 1024
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
-Backend = Literal["auto", "onnx", "torch"]
+Backend = Literal["auto", "openvino", "torch"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -86,7 +86,8 @@ class Settings(ServerSettings):
     )
     device: Device = Field("auto", description="auto, cpu, cuda or cuda:N.")
     backend: Backend = Field(
-        "auto", description="What runs the models: onnx, for the CPU, or torch; auto for onnx where there is no GPU."
+        "auto",
+        description="What runs the models: openvino, for the CPU, or torch; auto for openvino where there is no GPU.",
     )
     dtype: Dtype = Field(
         "auto",

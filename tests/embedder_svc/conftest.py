@@ -7,7 +7,7 @@ import pytest
 from embedder_svc import weights
 from embedder_svc.conversion import convert
 from embedder_svc.encoding import Encoder, LoadOptions, ModelOptions
-from embedder_svc.onnx_encoder import OnnxEncoder
+from embedder_svc.openvino_encoder import OpenVinoEncoder
 from embedder_svc.settings import Settings
 
 
@@ -21,4 +21,4 @@ def minilm_folder() -> Path:
 def minilm(minilm_folder: Path) -> Encoder:
     """The bundled all-MiniLM-L6-v2 on OpenVINO in float32."""
     options = ModelOptions(str(minilm_folder), "all-MiniLM-L6-v2", LoadOptions(dtype="float32"))
-    return OnnxEncoder.load(minilm_folder, options)
+    return OpenVinoEncoder.load(minilm_folder, options)

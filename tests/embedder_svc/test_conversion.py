@@ -57,22 +57,22 @@ def test_a_failed_conversion_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_torch_stands_in_where_auto_may_choose(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A model that cannot be converted is served all the same, with a warning; forced onto onnx it is refused."""
+    """A model that cannot be converted is served all the same, with a warning; forced onto openvino it is refused."""
     model = str(random_encoder(tmp_path, include_prompt=False))
     load = LoadOptions(device="cpu", dtype="float32", conversion_folder=tmp_path / "cache")
     with caplog.at_level(logging.WARNING):
         encoder = load_encoder(ModelOptions(model, "m", load))
     assert encoder.card.backend == "torch-cpu"
     assert "leaves out the prompt" in caplog.text
-    forced = LoadOptions(device="cpu", backend="onnx", dtype="float32", conversion_folder=tmp_path / "cache")
+    forced = LoadOptions(device="cpu", backend="openvino", dtype="float32", conversion_folder=tmp_path / "cache")
     with pytest.raises(LoadError, match="leaves out the prompt"):
         load_encoder(ModelOptions(model, "m", forced))
 
 
 def test_what_no_backend_can_do_is_said(tiny: Path, tmp_path: Path) -> None:
-    """float16 on onnx: an error, not another precision than was asked for."""
-    load = LoadOptions(device="cpu", backend="onnx", dtype="float16", conversion_folder=tmp_path)
-    with pytest.raises(LoadError, match="no backend onnx with dtype float16"):
+    """float16 on openvino: an error, not another precision than was asked for."""
+    load = LoadOptions(device="cpu", backend="openvino", dtype="float16", conversion_folder=tmp_path)
+    with pytest.raises(LoadError, match="no backend openvino with dtype float16"):
         load_encoder(ModelOptions(str(tiny), "m", load))
 
 

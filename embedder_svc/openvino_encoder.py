@@ -5,29 +5,29 @@ from pathlib import Path
 
 import numpy as np
 
-from embedder_svc import onnx_model
+from embedder_svc import openvino_model
 from embedder_svc.encoding import EncoderCard, Length, ModelOptions, Task, Vectors
-from embedder_svc.onnx_model import OnnxModel
+from embedder_svc.openvino_model import OpenVinoModel
 
 
-class OnnxEncoder:
+class OpenVinoEncoder:
     """An Encoder over a converted model; lives as long as its process, nothing to close."""
 
-    def __init__(self, model: OnnxModel, card: EncoderCard, prompts: dict[Task, str]) -> None:
+    def __init__(self, model: OpenVinoModel, card: EncoderCard, prompts: dict[Task, str]) -> None:
         self.card = card
         self._model = model
         self._prompts = prompts
 
     @classmethod
-    def load(cls, folder: Path, options: ModelOptions) -> "OnnxEncoder":
+    def load(cls, folder: Path, options: ModelOptions) -> "OpenVinoEncoder":
         """Load and warm the converted model in the folder; raises LoadError."""
-        model = onnx_model.load(folder, "encoder", options.load)
+        model = openvino_model.load(folder, "encoder", options.load)
         manifest = model.manifest
         card = EncoderCard(
             name=options.name,
             revision=manifest.revision,
             max_tokens=manifest.max_tokens,
-            backend=onnx_model.BACKEND,
+            backend=openvino_model.BACKEND,
             dimension=manifest.dimension,
             matryoshka_dimensions=options.matryoshka_dimensions or manifest.matryoshka_dimensions,
         )

@@ -29,7 +29,7 @@ _LENGTH_STEP = 8
 _PREPARED = "128"
 
 
-class OnnxModel:
+class OpenVinoModel:
     """A converted model in memory; lives as long as its process, nothing to close.
 
     `run` is for one thread at a time; `tokenizer`, which counts, may be used beside it.
@@ -67,7 +67,7 @@ class OnnxModel:
         return tensors
 
 
-def load(folder: Path, kind: str, options: LoadOptions) -> OnnxModel:
+def load(folder: Path, kind: str, options: LoadOptions) -> OpenVinoModel:
     """The converted model, its limit lowered to `max_tokens`; raises LoadError."""
     try:
         manifest = converted.read(folder)
@@ -77,7 +77,7 @@ def load(folder: Path, kind: str, options: LoadOptions) -> OnnxModel:
         raise LoadError(f"{folder}: {error}") from error
     if manifest.kind != kind:
         raise LoadError(f"{folder}: holds a converted {manifest.kind}, not {kind}")
-    return OnnxModel(_limited(manifest, tokenizer, options.max_tokens), tokenizer, request)
+    return OpenVinoModel(_limited(manifest, tokenizer, options.max_tokens), tokenizer, request)
 
 
 def _limited(manifest: Manifest, tokenizer: Tokenizer, max_tokens: int) -> Manifest:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedder_svc import onnx_model, weights
+from embedder_svc import openvino_model, weights
 from embedder_svc.encoding import Encoder, LoadError, LoadOptions, ModelOptions, Task, Vectors
-from embedder_svc.onnx_encoder import OnnxEncoder
-from embedder_svc.onnx_model import OnnxModel
-from embedder_svc.onnx_reranker import OnnxReranker
+from embedder_svc.openvino_encoder import OpenVinoEncoder
+from embedder_svc.openvino_model import OpenVinoModel
+from embedder_svc.openvino_reranker import OpenVinoReranker
 from meshkit.errors import Unavailable
 from tests.embedder_svc.tiny_models import random_cross_encoder, random_encoder
 
@@ -71,7 +71,7 @@ def test_float32_agrees_with_sentence_transformers(minilm: Encoder, minilm_in_to
 
 def test_the_fastest_that_the_cpu_computes_in_is_near(minilm: Encoder, minilm_folder: Path) -> None:
     """With `auto`, bfloat16 or not: vectors near those in float32, whatever the company, and of one revision."""
-    encoder = OnnxEncoder.load(minilm_folder, ModelOptions(str(minilm_folder), "m"))
+    encoder = OpenVinoEncoder.load(minilm_folder, ModelOptions(str(minilm_folder), "m"))
     rows = encoder.encode(TEXTS, Task.DOCUMENT)
     assert cosines(rows, minilm.encode(TEXTS, Task.DOCUMENT)).min() > 0.999
     alone = np.concatenate([encoder.encode([text], Task.DOCUMENT) for text in TEXTS])
@@ -95,7 +95,7 @@ def test_the_fastest_that_the_cpu_computes_in_is_near(minilm: Encoder, minilm_fo
 def test_what_makes_a_vector_of_tokens_is_converted_too(options: dict[str, Any], tmp_path: Path) -> None:
     """Each way of pooling, layers behind it, and prompts by task, whatever the lengths in a batch."""
     model = random_encoder(tmp_path, **options)
-    encoder = OnnxEncoder.load(exported("encoder", model, tmp_path / "onnx"), ModelOptions(str(model), "m", EXACT))
+    encoder = OpenVinoEncoder.load(exported("encoder", model, tmp_path / "onnx"), ModelOptions(str(model), "m", EXACT))
     reference = in_torch(model)
     for task in Task:
         assert cosines(encoder.encode(TEXTS, task), reference.encode(TEXTS, task)).min() > 0.9999
@@ -111,7 +111,7 @@ def test_settings_go_before_what_the_model_says(minilm_folder: Path) -> None:
         {Task.QUERY: "query: "},
         matryoshka_dimensions=(64, 128),
     )
-    encoder = OnnxEncoder.load(minilm_folder, options)
+    encoder = OpenVinoEncoder.load(minilm_folder, options)
     assert (encoder.card.max_tokens, encoder.card.matryoshka_dimensions) == (16, (64, 128))
     assert [encoder.lengths(["cat"], task)[0].tokens for task in (Task.DOCUMENT, Task.QUERY)] == [3, 5]
     assert encoder.lengths(["cat " * 20], Task.DOCUMENT)[0].truncated
@@ -129,7 +129,7 @@ def test_a_cross_encoder_scores_as_in_sentence_transformers(activation: str, tmp
     plain = random_cross_encoder(tmp_path / "plain")
     CrossEncoder(str(plain), device="cpu", activation_fn=getattr(torch.nn, activation)()).save(str(tmp_path / "model"))
     folder = exported("reranker", tmp_path / "model", tmp_path / "onnx")
-    reranker = OnnxReranker.load(folder, ModelOptions(str(folder), "m", EXACT))
+    reranker = OpenVinoReranker.load(folder, ModelOptions(str(folder), "m", EXACT))
     pairs = [("which one", text) for text in TEXTS]
     scores = CrossEncoder(str(tmp_path / "model"), device="cpu").predict(pairs)
     assert np.allclose(reranker.score(pairs), scores, atol=1e-4)
@@ -139,13 +139,13 @@ def test_a_cross_encoder_scores_as_in_sentence_transformers(activation: str, tmp
 def test_a_folder_of_another_kind_is_refused(minilm_folder: Path) -> None:
     """An encoder is no reranker."""
     with pytest.raises(LoadError, match="holds a converted encoder, not reranker"):
-        OnnxReranker.load(minilm_folder, ModelOptions(str(minilm_folder), "m"))
+        OpenVinoReranker.load(minilm_folder, ModelOptions(str(minilm_folder), "m"))
 
 
 def test_a_model_that_fails_is_unavailable(minilm_folder: Path) -> None:
     """What OpenVINO raises ends at the adapter: here for tensors that the model needs and does not get."""
-    model = onnx_model.load(minilm_folder, "encoder", LoadOptions())
-    broken = OnnxModel(replace(model.manifest, inputs=("input_ids",)), model._cutting, model._request)
+    model = openvino_model.load(minilm_folder, "encoder", LoadOptions())
+    broken = OpenVinoModel(replace(model.manifest, inputs=("input_ids",)), model._cutting, model._request)
     with pytest.raises(Unavailable, match="ENGINE_UNAVAILABLE"):
         broken.run(["short", "somewhat longer"])
 
@@ -156,7 +156,7 @@ from pathlib import Path
 from embedder_svc.encoding import LoadOptions, ModelOptions, Task
 from embedder_svc.loading import load_encoder
 
-encoder = load_encoder(ModelOptions(sys.argv[1], "m", LoadOptions(device="cpu", backend="onnx")))
+encoder = load_encoder(ModelOptions(sys.argv[1], "m", LoadOptions(device="cpu", backend="openvino")))
 assert encoder.encode(["text"], Task.QUERY).shape == (1, 384)
 heavy = {"onnx", "openvino_telemetry", "sentence_transformers", "torch", "transformers"}
 sys.exit(f"loaded: {heavy & set(sys.modules)}" if heavy & set(sys.modules) else 0)

@@ -3,23 +3,23 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from embedder_svc import onnx_model
+from embedder_svc import openvino_model
 from embedder_svc.encoding import Card, Length, ModelOptions, Vectors
-from embedder_svc.onnx_model import OnnxModel
+from embedder_svc.openvino_model import OpenVinoModel
 
 
-class OnnxReranker:
+class OpenVinoReranker:
     """A Reranker over a converted cross-encoder; lives as long as its process, nothing to close."""
 
-    def __init__(self, model: OnnxModel, card: Card) -> None:
+    def __init__(self, model: OpenVinoModel, card: Card) -> None:
         self.card = card
         self._model = model
 
     @classmethod
-    def load(cls, folder: Path, options: ModelOptions) -> "OnnxReranker":
+    def load(cls, folder: Path, options: ModelOptions) -> "OpenVinoReranker":
         """Load and warm the converted model in the folder; raises LoadError."""
-        model = onnx_model.load(folder, "reranker", options.load)
-        card = Card(options.name, model.manifest.revision, model.manifest.max_tokens, onnx_model.BACKEND)
+        model = openvino_model.load(folder, "reranker", options.load)
+        card = Card(options.name, model.manifest.revision, model.manifest.max_tokens, openvino_model.BACKEND)
         reranker = cls(model, card)
         reranker.score([("warm", "up")])
         return reranker

@@ -9,6 +9,7 @@ _HERE = Path(__file__).parent
 _TOGETHER = ("mesh",)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep each file's tests in one process, and those of a folder that shares much."""
     for item in items:

@@ -47,7 +47,7 @@ TEST_PROCESSES := 2
 
 .PHONY: test lint lint-python lint-contract fmt
 test: $(VENV)/.test $(VENV)/.converted gen ## Run every test. PYTEST_ARGS narrows it: make test PYTEST_ARGS='tests/gateway -x'
-	$(PYTHON) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup $(PYTEST_ARGS)
+	$(PYTHON) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 lint: lint-python lint-contract ## Check style, types, the import rules and the contract.
 

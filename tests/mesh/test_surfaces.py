@@ -60,7 +60,7 @@ async def test_tokens_arrive_one_by_one(llm_mesh: Mesh, surface: Ask) -> None:
 async def test_the_first_token_comes_long_before_the_last(llm_mesh: Mesh) -> None:
     """One event a token: as many events as the answer counts tokens, the first within a quarter of the time."""
     async with Client(llm_mesh.edge, llm_mesh.token()) as caller:
-        generation = answers_pb2.GenerationOptions(max_tokens=100)
+        generation = answers_pb2.GenerationOptions(max_tokens=300)
         tokens, final = 0, None
         async for event in caller.ask(QUESTION, COLLECTION, generation=generation):
             tokens += isinstance(event, Token)

@@ -9,15 +9,20 @@ from pathlib import Path
 import numpy as np
 
 _NOTE_WORDS = 12
+# Made to unpack to tens of megabytes: who takes such a file in would be measured by it alone.
+_BOMBS = "malicious-bomb"
 
 
 def files_of(folders: Sequence[Path]) -> dict[str, Path]:
-    """The files below the folders, in order, by their folder's name and path below it; raises ValueError for none."""
+    """The files below the folders but for bombs, in order, by their folder's name and path below it.
+
+    Raises ValueError for none.
+    """
     found = {
         f"{folder.name}/{path.relative_to(folder)}": path
         for folder in folders
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and _BOMBS not in path.parts
     }
     if not found:
         raise ValueError(f"no files in {', '.join(map(str, folders))}")

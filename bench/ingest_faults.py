@@ -86,9 +86,7 @@ class Faults:
         self._kill(victim)
         try:
             job = await self._ended()
-            # The job may have ended before the kill, and a service be away still.
-            await self._are_up()
-            found = await self._found(collection)
+            found = await self._found_at_last(collection)
         except (TimeoutError, grpc.aio.AioRpcError) as error:
             trials.broken.append(f"{killed_s - began_s:.2f} s: {error!r}")
             return
@@ -149,6 +147,18 @@ class Faults:
                         job: jobs_pb2.Job = answer.job
                         return job
                 await asyncio.sleep(_POLL_S)
+
+    async def _found_at_last(self, collection: str) -> Found:
+        """What is found once all answer: the job may have ended before the kill, and a service be away still."""
+        async with asyncio.timeout(_TIMEOUT_S):
+            while True:
+                await self._are_up()
+                try:
+                    return await self._found(collection)
+                except grpc.aio.AioRpcError as error:
+                    if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                        raise
+                    await asyncio.sleep(_POLL_S)
 
     async def _found(self, collection: str) -> Found:
         """The chunks that each document's own word finds; raises where the records or the counts say otherwise."""

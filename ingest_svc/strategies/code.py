@@ -8,8 +8,8 @@ from pydantic import Field
 from ingest_svc.chunking import Chunk, Encoded, Strategy
 from ingest_svc.extract import Block, Extract
 from ingest_svc.strategies.measured_text import MeasuredText
-from ingest_svc.strategies.packing import Packer, Span, to_chunks
-from ingest_svc.strategies.sections import SectionParameters, joined, sections, whole
+from ingest_svc.strategies.packing import Packer, Span
+from ingest_svc.strategies.sections import SectionParameters, cut_sections, whole
 
 _INDENT = b" \t"
 _MAX_INDENT = 1024
@@ -34,10 +34,7 @@ class CodeStrategy(Strategy):
     parameters = CodeParameters
 
     def cut(self, extract: Extract, encoded: Encoded, parameters: Any) -> list[Chunk]:
-        text = MeasuredText(extract.text, encoded.token_ends)
-        packer = Packer(text, parameters)
-        found = joined(sections(extract.blocks, _place), text, parameters)
-        return to_chunks(text, (span for section in found for span in _spans(section, packer, parameters.max_tokens)))
+        return cut_sections(extract, encoded, parameters, _place, _spans)
 
 
 def _place(block: Block) -> object:

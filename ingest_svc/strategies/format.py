@@ -7,8 +7,8 @@ from typing import Any
 from ingest_svc.chunking import Chunk, Encoded, Strategy
 from ingest_svc.extract import Block, BlockKind, Extract
 from ingest_svc.strategies.measured_text import MeasuredText
-from ingest_svc.strategies.packing import Packer, Span, to_chunks
-from ingest_svc.strategies.sections import SectionParameters, joined, sections, whole
+from ingest_svc.strategies.packing import Packer, Span
+from ingest_svc.strategies.sections import SectionParameters, cut_sections, whole
 
 _MAX_HEADER_CHARS = 256
 _CELL_EDGES = "| \t"
@@ -25,10 +25,7 @@ class FormatStrategy(Strategy):
     parameters = SectionParameters
 
     def cut(self, extract: Extract, encoded: Encoded, parameters: Any) -> list[Chunk]:
-        text = MeasuredText(extract.text, encoded.token_ends)
-        packer = Packer(text, parameters)
-        found = joined(sections(extract.blocks, _place), text, parameters)
-        return to_chunks(text, (span for section in found for span in _spans(section, packer, parameters.max_tokens)))
+        return cut_sections(extract, encoded, parameters, _place, _spans)
 
 
 def _place(block: Block) -> object:

@@ -5,9 +5,10 @@ from itertools import takewhile
 
 from pydantic import Field
 
-from ingest_svc.extract import Block, BlockKind
+from ingest_svc.chunking import Chunk, Encoded
+from ingest_svc.extract import Block, BlockKind, Extract
 from ingest_svc.strategies.measured_text import MeasuredText
-from ingest_svc.strategies.packing import SizeParameters, Span
+from ingest_svc.strategies.packing import Packer, SizeParameters, Span, to_chunks
 
 
 class SectionParameters(SizeParameters):
@@ -77,3 +78,17 @@ def _shared(*paths: tuple[str, ...]) -> tuple[str, ...]:
     """The headings that all the paths begin with."""
     levels = zip(*paths, strict=False)
     return tuple(level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels))
+
+
+def cut_sections(
+    extract: Extract,
+    encoded: Encoded,
+    parameters: SectionParameters,
+    place: Callable[[Block], object],
+    spans: Callable[[Sequence[Block], Packer, int], Iterator[Span]],
+) -> list[Chunk]:
+    """The chunks of a text by its sections: runs of blocks with one `place`, small ones joined, each cut by `spans`."""
+    text = MeasuredText(extract.text, encoded.token_ends)
+    packer = Packer(text, parameters)
+    found = joined(sections(extract.blocks, place), text, parameters)
+    return to_chunks(text, (span for section in found for span in spans(section, packer, parameters.max_tokens)))

@@ -9,9 +9,10 @@ from typing import Any
 import grpc
 from google.protobuf.descriptor import FileDescriptor
 
-from gateway.answering import Answering, Limits
+from gateway.answering import Answering
 from gateway.balanced_generator import Replica, open_balanced_generator
 from gateway.balancing import Policy, Standing
+from gateway.course import Limits, Ports
 from gateway.generation import Generator
 from gateway.models import Models, open_models
 from gateway.peers import EmbedderPeer, GeneratorPeer, IngestPeer, RetrieverPeer, ServerPeer
@@ -140,7 +141,8 @@ def _registrations(
     models: Models,
 ) -> list[Registration]:
     retriever = RetrieverPeer(channels["retriever_svc"])
-    answering = Answering(retriever, generators.generator, models, stores.sessions, stores.answers, _limits(settings))
+    ports = Ports(retriever, generators.generator, models, stores.sessions, stores.answers, _limits(settings))
+    answering = Answering(ports)
     catalog, encoder = IngestPeer(channels["ingest_svc"]), EmbedderPeer(channels["embedder_svc"])
     pace = _pace(settings)
     return [

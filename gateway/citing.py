@@ -26,6 +26,7 @@ class Citer:
 
     def __init__(self, hits: Sequence[Hit]) -> None:
         self._hits = dict(enumerate(hits, start=1))
+        self.begun = False
         self._parts: list[str] = []
         self._scanned = 0
         self._marker_end = 0
@@ -33,6 +34,7 @@ class Citer:
 
     def feed(self, text: str) -> list[Citation]:
         """The citations whose markers the text completes, in order."""
+        self.begun = True
         self._parts.append(text)
         if "]" not in text:
             return []

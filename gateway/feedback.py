@@ -1,6 +1,6 @@
 """What people think of answers, and where it is kept."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -40,4 +40,8 @@ class FeedbackStore(Protocol):
 
     async def list(self, tenant: str, cursor: str, limit: int) -> tuple[Sequence[Feedback], str]:
         """The feedback behind the cursor, newest first, and the cursor behind the last ("" for no more)."""
+        ...
+
+    def all_since(self, tenant: str, since: datetime | None) -> AsyncIterator[Feedback]:
+        """All of the feedback given since, oldest first."""
         ...

@@ -1,7 +1,8 @@
 """Answers and feedback in Redis."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import cast
 
 from pydantic import TypeAdapter
@@ -14,6 +15,7 @@ from meshkit.redis_store import store_errors
 
 _ANSWER = TypeAdapter(Answer)
 _FEEDBACK = TypeAdapter(Feedback)
+_BATCH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +59,25 @@ class RedisFeedback:
         behind = f"({cursor}" if cursor else "+"
         with store_errors():
             found = await self.redis.xrevrange(_stream(tenant), max=behind, count=limit + 1)
-        entries = cast(list[tuple[str, dict[str, str]]], found)
-        kept = [replace(_FEEDBACK.validate_json(entry["feedback"]), id=id) for id, entry in entries[:limit]]
-        return kept, kept[-1].id if len(entries) > limit else ""
+        kept = _read(found)
+        return kept[:limit], kept[limit - 1].id if len(kept) > limit else ""
+
+    async def all_since(self, tenant: str, since: datetime | None) -> AsyncIterator[Feedback]:
+        """The ids are the times at which it was given, in milliseconds, so that they say where to begin."""
+        begin = f"{int(since.timestamp() * 1000)}-0" if since else "-"
+        while True:
+            with store_errors():
+                batch = _read(await self.redis.xrange(_stream(tenant), min=begin, count=_BATCH))
+            for feedback in batch:
+                yield feedback
+            if len(batch) < _BATCH:
+                return
+            begin = f"({batch[-1].id}"
+
+
+def _read(found: object) -> list[Feedback]:
+    entries = cast(list[tuple[str, dict[str, str]]], found)
+    return [replace(_FEEDBACK.validate_json(entry["feedback"]), id=id) for id, entry in entries]
 
 
 def _stream(tenant: str) -> str:

@@ -6,8 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
-from gateway.answering import Course
 from gateway.answers import Answer, FinishReason
+from gateway.course import Course
 from gateway.events import Event, Failed, Heartbeat, Numbered, Numbering, Stage, Started
 from meshkit.errors import Internal, MeshError
 

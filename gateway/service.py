@@ -9,9 +9,10 @@ from typing import Any
 
 import grpc
 
-from gateway.answering import Answering, unheard
+from gateway.answering import Answering
 from gateway.answers import Answer, AnswerStore, Question
 from gateway.conversing import Interrupt, Said, converse
+from gateway.course import unheard
 from gateway.feedback import Feedback, FeedbackStore, Rating
 from gateway.models import Models
 from gateway.peers import ServerPeer
@@ -165,6 +166,14 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
             feedback=map(write_feedback, feedback),
             next_page_token=pagination.encode(behind, scope) if behind else "",
         )
+
+    async def ExportFeedback(
+        self, request: feedback_pb2.ExportFeedbackRequest, context: Context
+    ) -> AsyncIterator[feedback_pb2.ExportFeedbackResponse]:
+        require_scope("admin")
+        since = request.since.ToDatetime(UTC) if request.HasField("since") else None
+        async for feedback in self._feedback.all_since(current().tenant, since):
+            yield feedback_pb2.ExportFeedbackResponse(feedback=write_feedback(feedback))
 
 
 def _read_feedback(message: feedback_pb2.Feedback, answer: Answer) -> Feedback:

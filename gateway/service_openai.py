@@ -9,7 +9,8 @@ from google.api import httpbody_pb2
 from google.protobuf import empty_pb2
 
 from gateway import openai_replies
-from gateway.answering import Answering, unheard
+from gateway.answering import Answering
+from gateway.course import unheard
 from gateway.events import Failed, Started
 from gateway.knowledge import Catalog, Encoder
 from gateway.openai_bodies import ChatRequest, EmbeddingsRequest, parse
@@ -47,7 +48,7 @@ class OpenAIService(openai_pb2_grpc.OpenAIServiceServicer):
 
     async def ListModels(self, request: empty_pb2.Empty, context: Context) -> httpbody_pb2.HttpBody:
         require_scope("ask")
-        models = await self._answering.models.list()
+        models = await self._answering.ports.models.list()
         collections = await self._catalog.list_collections()
         return _json_body(openai_replies.model_list(collections, models))
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.answering import Answering, Course, Limits
+from gateway.answering import Answering
 from gateway.answers import Answer, Question
+from gateway.course import Course, Limits, Ports
 from gateway.events import Event
 from gateway.generation import Chat, Delta, Ending, Generation, Model, Usage
 from gateway.models import Models
@@ -164,7 +165,7 @@ class World:
         """The course of the question, with changes to it."""
         models = Models(self.generator, ttl_s=60.0)
         parts = (self.retriever, self.generator, models, self.sessions, self.answers, self.limits)
-        return Answering(*parts).begin(replace(question, **changes), owner)
+        return Answering(Ports(*parts)).begin(replace(question, **changes), owner)
 
     @property
     def kept(self) -> Answer:

@@ -200,7 +200,7 @@ async def test_new_model_is_found_without_waiting() -> None:
     """A name that the gateway does not know yet makes it ask the generator again."""
     world = World()
     course = world.begin(model="late")
-    await course._parts.models.list()
+    await course.ports.models.list()
     world.generator.models = [*world.generator.models, replace(world.generator.models[0], name="late")]
     assert (await course.run(Told())).model == "late"
     assert world.generator.asked_for_models == 2

@@ -1,0 +1,258 @@
+"""One answer on its way: what the steps of its course know of it, and what they may do to it."""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import Enum, auto
+from typing import Any
+
+from gateway.answers import Abstention, Answer, AnswerStore, Exchange, Failure, FinishReason, Question, Timing
+from gateway.budget import Budget
+from gateway.events import Emit, Event, Stage, StageState, Started
+from gateway.generation import Generator, Model
+from gateway.models import Models
+from gateway.plans import Plan
+from gateway.repeating import answer_id, check_same, repeat
+from gateway.retrieval import Degradation, Found, Retriever
+from gateway.sessions import SessionStore, Turn
+from meshkit.errors import InvalidArgument, MeshError, Unavailable
+from meshkit.identity import Identity
+
+logger = logging.getLogger(__name__)
+
+_BROKEN = {FinishReason.INTERRUPTED, FinishReason.FAILED}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an answer may take where its question does not say."""
+
+    top_k: int
+    history_turns: int
+    max_answer_tokens: int
+    save_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What the steps work with; lives as long as the process."""
+
+    retriever: Retriever
+    generator: Generator
+    models: Models
+    sessions: SessionStore
+    answers: AnswerStore
+    limits: Limits
+
+
+class State(Enum):
+    """Where a course is: the step that comes next, or its end."""
+
+    PLAN = auto()
+    RETRIEVE = auto()
+    WRITE = auto()
+    END = auto()
+
+
+Step = Callable[["Course"], Awaitable[State]]
+
+
+class Course:
+    """One answer on its way; `run` it once. Only the task that runs it changes it, and steps run one at a time.
+
+    A step does its work, tells it by `emit`, and returns the state that comes next; `steps` has one for each state but
+    END. What a step finds out stands in the attributes, for the steps behind it.
+    """
+
+    def __init__(self, ports: Ports, steps: Mapping[State, Step], question: Question, owner: Identity) -> None:
+        self.ports = ports
+        self.question = question
+        self.owner = owner
+        self.budget = Budget.current()
+        self.history: tuple[Exchange, ...] = question.history
+        self.plan = Plan()
+        self.found = Found(())
+        self._steps = steps
+        self._begin_s = time.monotonic()
+        self._create_time = datetime.now(UTC)
+        self._text: list[str] = []
+        self._emit: Emit = unheard
+        self._answer = Answer(
+            id=answer_id(owner, question.request_id) if question.request_id else uuid.uuid4().hex,
+            session=uuid.uuid4().hex if question.session == "" else question.session or "",
+            collection=question.collection,
+            question=question.text,
+            text="",
+            finish_reason=FinishReason.STOP,
+            degradations=question.left_out,
+        )
+
+    async def run(self, emit: Emit) -> Answer:
+        """Give the answer, event by event, and return it; raises MeshError.
+
+        However it ends the turn is kept: a caller who leaves finds what was said, marked interrupted.
+        """
+        self._emit = emit
+        if given := await self._given_before():
+            await repeat(given, emit)
+            return given
+        try:
+            await self._walk()
+        except asyncio.CancelledError:
+            await self._keep(self.so_far(FinishReason.INTERRUPTED))
+            raise
+        except MeshError as error:
+            await self._keep(replace(self.so_far(FinishReason.FAILED), failure=Failure.of(error)))
+            raise
+        await self._keep(self.so_far())
+        answer = self.so_far()
+        await emit(answer)
+        return answer
+
+    def so_far(self, reason: FinishReason | None = None) -> Answer:
+        """The answer as far as it has come, ended for the reason given."""
+        return replace(self._answer, text=self.text, finish_reason=reason or self._answer.finish_reason)
+
+    # --- What steps read ---
+
+    @property
+    def text(self) -> str:
+        """What has been said so far."""
+        return "".join(self._text)
+
+    @property
+    def answer(self) -> Answer:
+        """The answer but for its text."""
+        return self._answer
+
+    def elapsed_s(self) -> float:
+        """Seconds since the question came."""
+        return time.monotonic() - self._begin_s
+
+    # --- What steps do ---
+
+    async def emit(self, event: Event) -> None:
+        """Tell the caller; waits while the caller is far behind."""
+        await self._emit(event)
+
+    def say(self, text: str) -> None:
+        """Go on with the text; before its event, so that a caller who leaves meanwhile has been told it."""
+        self._text.append(text)
+
+    def note(self, **changes: Any) -> None:
+        """Change fields of the answer."""
+        self._answer = replace(self._answer, **changes)
+
+    def degrade(self, *left_out: Degradation) -> None:
+        """Say what was left out, once each."""
+        new = [each for each in dict.fromkeys(left_out) if each not in self._answer.degradations]
+        self.note(degradations=(*self._answer.degradations, *new))
+
+    def end(self, reason: FinishReason) -> State:
+        """The course has come to its end, for the reason."""
+        self.note(finish_reason=reason)
+        return State.END
+
+    def abstain(self, why: Abstention) -> State:
+        """End without an answer: nothing of what was said stays."""
+        self._text.clear()
+        self.note(abstention=why, citations=())
+        return self.end(FinishReason.ABSTAINED)
+
+    @asynccontextmanager
+    async def stage(self, stage: str) -> AsyncIterator[dict[str, Any]]:
+        """Announce and time a stage; the body fills in the detail. A stage that fails is never done."""
+        detail: dict[str, Any] = {}
+        begin_s = self.elapsed_s()
+        await self.emit(Stage(stage, StageState.STARTED))
+        yield detail
+        duration_s = self.time(stage, begin_s)
+        await self.emit(Stage(stage, StageState.DONE, duration_s, detail))
+
+    async def skip(self, *stages: str) -> None:
+        """Announce stages that are left out."""
+        for stage in stages:
+            await self.emit(Stage(stage, StageState.SKIPPED))
+
+    def time(self, stage: str, begin_s: float) -> float:
+        """Note how long the stage has taken, in seconds, since `begin_s` of `elapsed_s`."""
+        duration_s = self.elapsed_s() - begin_s
+        self.note(timings=(*self._answer.timings, Timing(stage, begin_s, duration_s)))
+        return duration_s
+
+    # --- The course itself ---
+
+    async def _walk(self) -> None:
+        await self._open()
+        state = State.PLAN
+        while state is not State.END:
+            state = await self._steps[state](self)
+
+    async def _open(self) -> None:
+        """Load what the answer goes on from, and announce it; raises what makes the question unanswerable."""
+        if self.question.session:
+            self.history = await self._load_history(self.question.session)
+        self.model: Model = await self._choose_model()
+        answer = self._answer
+        await self.emit(Started(answer.id, answer.session, answer.collection, answer.model))
+
+    async def _given_before(self) -> Answer | None:
+        """The answer that this request id was given; one that broke off is made anew."""
+        if not self.question.request_id:
+            return None
+        answer = await self.ports.answers.load(self.owner, self._answer.id)
+        if answer:
+            check_same(self.question, answer)
+        return answer if answer and answer.finish_reason not in _BROKEN else None
+
+    async def _load_history(self, id: str) -> tuple[Exchange, ...]:
+        """The conversation so far; raises Unavailable where it cannot be read: it may exist."""
+        session = await self.ports.sessions.load(self.owner, id)
+        turns = session.turns[-self.ports.limits.history_turns :] if session else ()
+        return tuple(Exchange(turn.question, turn.text) for turn in turns)
+
+    async def _choose_model(self) -> Model:
+        model = await self.ports.models.choose(self.question.model)
+        if self.question.writing.structured_output and not model.structured_output:
+            metadata = {"option": "structured_output", "model": model.name}
+            raise InvalidArgument("UNSUPPORTED_BY_ENGINE", "the model cannot hold to a form", metadata=metadata)
+        self.note(model=model.name)
+        return model
+
+    async def _keep(self, answer: Answer) -> None:
+        """Save the answer, whoever cancels meanwhile; where it cannot be saved, the answer says so."""
+        saving = asyncio.create_task(self._save(answer))
+        await asyncio.shield(saving)
+
+    async def _save(self, answer: Answer) -> None:
+        if answer.finish_reason is FinishReason.FAILED and not answer.text:
+            return
+        turn = _turn(answer, self._create_time)
+        try:
+            async with asyncio.timeout(self.ports.limits.save_timeout_s):
+                await self.ports.answers.save(self.owner, answer)
+                if answer.session:
+                    await self.ports.sessions.append(self.owner, answer.session, turn)
+        except (Unavailable, TimeoutError) as error:
+            logger.warning("answer %s is not kept: %r", answer.id, error)
+            self.degrade(Degradation("session", "STORE_UNAVAILABLE"))
+
+
+async def unheard(_event: Event) -> None:
+    """Takes the events of an answer of which only the end is wanted."""
+
+
+def _turn(answer: Answer, create_time: datetime) -> Turn:
+    return Turn(
+        answer=answer.id,
+        question=answer.question,
+        text=answer.text,
+        citations=answer.citations,
+        finish_reason=answer.finish_reason,
+        create_time=create_time,
+    )

@@ -1,0 +1,1 @@
+"""The steps of an answer's course: each takes the course on and says which state comes next."""

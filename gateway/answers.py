@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from gateway.failures import Failure
 from gateway.generation import Usage, Writing
 from gateway.retrieval import Degradation, SearchMode, Span
-from meshkit.errors import MeshError
+from gateway.tools import Tool, ToolCall, ToolExchange
 from meshkit.identity import Identity
 
 
@@ -31,12 +32,37 @@ class Retrieval:
 
 
 @dataclass(frozen=True, slots=True)
+class Planning:
+    """How to plan; None leaves a matter to the gateway.
+
+    `server_tools` names the mesh's own tools that may be called, ("none",) for none of them; `search_collections` the
+    other collections that its search may look in.
+    """
+
+    rewrite: bool | None = None
+    hyde: bool | None = None
+    decompose: bool | None = None
+    max_retrieval_rounds: int | None = None
+    server_tools: tuple[str, ...] = ()
+    search_collections: tuple[str, ...] = ()
+
+
+class CachePolicy(Enum):
+    """Whether an earlier answer may be sent again; the values are the contract's numbers."""
+
+    USE = 1
+    REFRESH = 2
+    BYPASS = 3
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """A question and how to answer it.
 
     `session` is the id of the conversation, "" to begin one, None for a caller who keeps the conversation and
-    hands its `history` over, oldest first. `left_out` names wishes that are not met.
-    The same `request_id` gives the same answer again; "" for none.
+    hands its `history` over, oldest first. `tools` are the caller's own, `tool_exchanges` what they have answered to
+    this question already. `linger_s` is how long the answer goes on for a caller who is gone. The same
+    `request_id` gives the same answer again; "" for none.
     """
 
     text: str
@@ -46,7 +72,11 @@ class Question:
     model: str = ""
     retrieval: Retrieval = field(default_factory=Retrieval)
     writing: Writing = field(default_factory=Writing)
-    left_out: tuple[Degradation, ...] = ()
+    planning: Planning = field(default_factory=Planning)
+    tools: tuple[Tool, ...] = ()
+    tool_exchanges: tuple[ToolExchange, ...] = ()
+    cache: CachePolicy = CachePolicy.USE
+    linger_s: float = 0.0
     request_id: str = ""
 
 
@@ -67,6 +97,8 @@ class Abstention(Enum):
     NONE = 0
     NO_RELEVANT_CHUNKS = 1
     INSUFFICIENT_SUPPORT = 2
+    CONFLICTING_SOURCES = 3
+    OUT_OF_TIME = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +128,12 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """Why an answer failed, as it is kept with the answer."""
+class Grounding:
+    """How well a sentence of an answer (`answer`, a span of its text) is supported, from 0 to 1, and by which hits."""
 
-    code: str
-    reason: str
-    message: str
-
-    @classmethod
-    def of(cls, error: MeshError) -> "Failure":
-        return cls(error.code, error.reason, error.message)
+    answer: Span
+    score: float
+    numbers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +153,9 @@ class Answer:
     usage: Usage = field(default_factory=Usage)
     timings: tuple[Timing, ...] = ()
     degradations: tuple[Degradation, ...] = ()
+    grounding: tuple[Grounding, ...] = ()
+    cached: bool = False
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 class AnswerStore(Protocol):

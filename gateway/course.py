@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Any
 
-from gateway.answers import Abstention, Answer, AnswerStore, Exchange, Failure, FinishReason, Question, Timing
+from gateway.answers import Abstention, Answer, AnswerStore, Exchange, FinishReason, Question, Timing
 from gateway.budget import Budget
 from gateway.events import Emit, Event, Stage, StageState, Started
+from gateway.failures import Failure
 from gateway.generation import Generator, Model
 from gateway.models import Models
 from gateway.plans import Plan
@@ -89,7 +90,6 @@ class Course:
             question=question.text,
             text="",
             finish_reason=FinishReason.STOP,
-            degradations=question.left_out,
         )
 
     async def run(self, emit: Emit) -> Answer:

@@ -5,9 +5,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from gateway.answers import Answer, Citation
+from gateway.answers import Answer, Citation, Grounding
 from gateway.generation import Usage
 from gateway.retrieval import Degradation, Hit
+from gateway.tools import ToolCall, ToolResult
 from meshkit.errors import MeshError
 
 
@@ -19,6 +20,7 @@ class Started:
     session: str
     collection: str
     model: str
+    cached: bool = False
 
 
 class StageState(Enum):
@@ -68,8 +70,21 @@ class Failed:
     error: MeshError
 
 
-# An Answer is the final event, a Citation and a Usage are events as they stand.
-Event = Started | Stage | Retrieved | Token | Citation | Usage | Heartbeat | Failed | Answer
+# An Answer is the final event; what has a module of its own is an event as it stands.
+Event = (
+    Started
+    | Stage
+    | Retrieved
+    | Token
+    | Citation
+    | ToolCall
+    | ToolResult
+    | Grounding
+    | Usage
+    | Heartbeat
+    | Failed
+    | Answer
+)
 Emit = Callable[[Event], Awaitable[None]]
 
 

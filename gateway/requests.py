@@ -1,19 +1,19 @@
 """What callers ask, from the contract's messages."""
 
-from collections.abc import Iterator
+from google.protobuf.json_format import MessageToDict
 
-from gateway.answers import Question, Retrieval
+from gateway.answers import CachePolicy, Planning, Question, Retrieval
+from gateway.failures import Failure
 from gateway.generation import Sampling, StructuredOutput, Writing
-from gateway.retrieval import Degradation, SearchMode
+from gateway.retrieval import SearchMode
+from gateway.tools import Tool, ToolCall, ToolExchange, ToolResult
 from meshkit.errors import Unimplemented
-from ragmesh.gateway.v1 import answers_pb2
+from ragmesh.gateway.v1 import answers_pb2, events_pb2
 from ragmesh.generator.v1 import generator_pb2
 
 
 def read_question(request: answers_pb2.AskRequest) -> Question:
-    """The question; raises Unimplemented NOT_IMPLEMENTED for tools."""
-    if request.tools:
-        raise not_offered("tools")
+    """The question as it was asked."""
     return Question(
         text=request.question,
         collection=request.collection,
@@ -21,7 +21,11 @@ def read_question(request: answers_pb2.AskRequest) -> Question:
         model=request.model,
         retrieval=_read_retrieval(request.retrieval),
         writing=_read_writing(request.generation),
-        left_out=tuple(_left_out(request.plan)),
+        planning=_read_planning(request.plan),
+        tools=tuple(map(_read_tool, request.tools)),
+        tool_exchanges=tuple(map(_read_exchange, request.tool_exchanges)),
+        cache=CachePolicy(request.cache) if request.cache else CachePolicy.USE,
+        linger_s=request.linger.ToTimedelta().total_seconds(),
         request_id=request.request_id,
     )
 
@@ -61,8 +65,29 @@ def _read_form(message: generator_pb2.StructuredOutput) -> StructuredOutput | No
     return StructuredOutput(form, tuple(message.choice.texts) if form == "choice" else getattr(message, form))
 
 
-def _left_out(plan: answers_pb2.PlanOptions) -> Iterator[Degradation]:
-    """The steps that were asked for and that this server does not take yet."""
-    for step in ("rewrite", "hyde", "decompose", "max_retrieval_rounds"):
-        if getattr(plan, step):
-            yield Degradation(step, "NOT_IMPLEMENTED")
+def _read_planning(options: answers_pb2.PlanOptions) -> Planning:
+    return Planning(
+        rewrite=options.rewrite if options.HasField("rewrite") else None,
+        hyde=options.hyde if options.HasField("hyde") else None,
+        decompose=options.decompose if options.HasField("decompose") else None,
+        max_retrieval_rounds=options.max_retrieval_rounds if options.HasField("max_retrieval_rounds") else None,
+        server_tools=tuple(options.server_tools),
+        search_collections=tuple(options.search_collections),
+    )
+
+
+def _read_tool(tool: answers_pb2.Tool) -> Tool:
+    return Tool(tool.tool, tool.description, MessageToDict(tool.parameters_schema))
+
+
+def _read_exchange(exchange: answers_pb2.ToolExchange) -> ToolExchange:
+    call = exchange.call
+    asked = ToolCall(call.id, call.tool, MessageToDict(call.arguments), caller_runs=True)
+    return ToolExchange(asked, read_tool_result(exchange.result))
+
+
+def read_tool_result(result: events_pb2.ToolResult) -> ToolResult:
+    """What a tool of the caller's answered, or why it failed, in the caller's words, whatever its code."""
+    error = result.error
+    failure = Failure("ABORTED", "TOOL_FAILED", error.message) if error.code else None
+    return ToolResult(result.id, result.content, failure)

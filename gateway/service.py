@@ -19,14 +19,8 @@ from gateway.peers import ServerPeer
 from gateway.relaying import Pace, Relay
 from gateway.requests import not_offered, read_question
 from gateway.sessions import SessionStore
-from gateway.wire import (
-    read_citation,
-    write_answer,
-    write_event,
-    write_feedback,
-    write_model,
-    write_session,
-)
+from gateway.wire import read_citation, write_feedback, write_model, write_session
+from gateway.wire_events import write_answer, write_event
 from meshkit import pagination
 from meshkit.errors import not_found
 from meshkit.identity import Identity, current, require_scope

@@ -323,13 +323,6 @@ async def test_broken_answer_is_made_anew_under_its_request_id() -> None:
     assert (await world.begin(request_id="r1").run(Told())).text == "25 days."
 
 
-async def test_wishes_that_are_not_met_are_named() -> None:
-    """What the question wanted and the gateway does not do yet stands among the degradations."""
-    wish = Degradation("hyde", "NOT_IMPLEMENTED")
-    answer = await World().begin(left_out=(wish,)).run(Told())
-    assert answer.degradations == (wish,)
-
-
 async def test_hits_are_told_in_the_order_of_their_numbers() -> None:
     """The place of a hit in the event is the number by which the answer cites it."""
     told = Told()

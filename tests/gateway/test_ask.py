@@ -235,7 +235,7 @@ BAD = [
     (ask(generation={"sampling": {"temperature": -1}}), "INVALID_ARGUMENT", "INVALID_FIELD"),
     (ask(generation={"structured_output": {}}), "INVALID_ARGUMENT", "INVALID_FIELD"),
     (ask(generation={"structured_output": {"regex": "x"}}), "INVALID_ARGUMENT", "UNSUPPORTED_BY_ENGINE"),
-    (ask(tools=[{"tool": "t"}]), "UNIMPLEMENTED", "NOT_IMPLEMENTED"),
+    (ask(tools=[{"tool": "a b"}]), "INVALID_ARGUMENT", "INVALID_FIELD"),
 ]
 
 
@@ -265,13 +265,6 @@ async def test_caller_needs_the_scope(gateway: Gateway) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await heard(other.answers.Ask(ask()))
     assert reason(raised.value) == "IDENTITY_MISSING"
-
-
-async def test_wishes_not_met_are_named(gateway: Gateway) -> None:
-    """HyDE is not offered yet: the answer is given and says so."""
-    request = once(plan={"hyde": True, "rewrite": False})
-    answer = (await gateway.answers.AskOnce(request)).answer
-    assert [(left.stage, left.reason) for left in answer.degradations] == [("hyde", "NOT_IMPLEMENTED")]
 
 
 async def test_same_request_id_generates_once(gateway: Gateway) -> None:

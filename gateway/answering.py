@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from gateway.answers import Question
 from gateway.course import Course, Ports, State, Step
+from gateway.steps.judging import judge
 from gateway.steps.planning import plan
 from gateway.steps.retrieving import retrieve
 from gateway.steps.writing import write
@@ -15,6 +16,7 @@ STEPS: Mapping[State, Step] = MappingProxyType(
     {
         State.PLAN: plan,
         State.RETRIEVE: retrieve,
+        State.JUDGE: judge,
         State.WRITE: write,
     }
 )

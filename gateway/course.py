@@ -21,6 +21,7 @@ from gateway.plans import Plan
 from gateway.repeating import answer_id, check_same, repeat
 from gateway.retrieval import Degradation, Found, Retriever
 from gateway.sessions import SessionStore, Turn
+from gateway.tools import ToolExchange
 from meshkit.errors import InvalidArgument, MeshError, Unavailable
 from meshkit.identity import Identity
 
@@ -55,7 +56,9 @@ class State(Enum):
     """Where a course is: the step that comes next, or its end."""
 
     PLAN = auto()
+    CALL = auto()
     RETRIEVE = auto()
+    JUDGE = auto()
     WRITE = auto()
     END = auto()
 
@@ -78,6 +81,7 @@ class Course:
         self.history: tuple[Exchange, ...] = question.history
         self.plan = Plan()
         self.found = Found(())
+        self.exchanges: tuple[ToolExchange, ...] = question.tool_exchanges
         self._steps = steps
         self._begin_s = time.monotonic()
         self._create_time = datetime.now(UTC)

@@ -3,15 +3,32 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from gateway.tools import ToolCall
+
 
 class Action(Enum):
-    """How an answer is come by."""
+    """How an answer is come by: without any search, from chunks, by tools, or from chunks and tools together."""
 
+    DIRECT = "direct"
     RETRIEVE = "retrieve"
+    TOOL = "tool"
+    SEVERAL = "several"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done next."""
+    """What is to be done next.
+
+    `queries` are what to search for, the question as it stands alone first; none for the question as it was asked.
+    `calls` are the tools to call first. A direct answer is `reply` as it stands, where there is one.
+    """
 
     action: Action = Action.RETRIEVE
+    queries: tuple[str, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
+    reply: str = ""
+
+    @property
+    def searches(self) -> bool:
+        """Whether chunks are wanted."""
+        return self.action in {Action.RETRIEVE, Action.SEVERAL}

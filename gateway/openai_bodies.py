@@ -4,6 +4,7 @@ import json
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+from pydantic_core import PydanticCustomError
 
 from gateway.answers import Exchange, Question
 from gateway.generation import Sampling, StructuredOutput, Writing
@@ -24,19 +25,19 @@ class _TextPart(_Body):
     text: str
 
 
-def _without_null(content: object) -> object:
-    return "" if content is None else content
+def _in_parts(content: object) -> object:
+    if content is None:
+        return ()
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 class ChatMessage(_Body):
     """Something said; content in parts may be text only."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Annotated[str | list[_TextPart], BeforeValidator(_without_null)] = ""
+    content: Annotated[tuple[_TextPart, ...], BeforeValidator(_in_parts)] = ()
 
     def text(self) -> str:
-        if isinstance(self.content, str):
-            return self.content
         return "".join(part.text for part in self.content)
 
 
@@ -69,7 +70,10 @@ class ResponseFormat(_Body):
 
 
 class ChatRequest(_Body):
-    """`POST /v1/chat/completions`."""
+    """`POST /v1/chat/completions`, and what vLLM adds to how tokens are drawn.
+
+    What would change the answer and is not offered may hold only what changes nothing.
+    """
 
     model: str = Field(pattern=_COLLECTION)
     messages: list[ChatMessage] = Field(min_length=1, max_length=1024)
@@ -81,10 +85,19 @@ class ChatRequest(_Body):
     top_p: float | None = Field(None, gt=0, le=1)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
+    top_k: int | None = Field(None, ge=0, lt=2**31)
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float | None = Field(None, gt=0, le=10)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stop: Annotated[str, Field(min_length=1)] | list[Annotated[str, Field(min_length=1)]] | None = None
-    n: Literal[1] | None = 1
     response_format: ResponseFormat | None = None
+    n: Literal[1] | None = 1
+    logprobs: Literal[False] | None = None
+    top_logprobs: Literal[0] | None = None
+    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+    functions: Annotated[list[JsonValue], Field(max_length=0)] | None = None
+    modalities: list[Literal["text"]] | None = None
+    web_search_options: None = None
     tools: Annotated[list[Any], Field(max_length=0)] | None = None
 
     @property
@@ -120,8 +133,11 @@ class ChatRequest(_Body):
             sampling=Sampling(
                 temperature=self.temperature,
                 top_p=self.top_p,
+                top_k=self.top_k,
+                min_p=self.min_p,
                 frequency_penalty=self.frequency_penalty,
                 presence_penalty=self.presence_penalty,
+                repetition_penalty=self.repetition_penalty,
                 seed=self.seed,
             ),
             stop=tuple(stop),
@@ -142,21 +158,26 @@ def _exchanges(messages: list[ChatMessage]) -> tuple[Exchange, ...]:
     return tuple(turns)
 
 
+def _texts(given: object) -> object:
+    """Some clients send tokens; they are another tokenizer's, so that nothing can be made of them."""
+    if isinstance(given, str):
+        return [given]
+    if isinstance(given, list) and any(isinstance(each, int | list) for each in given):
+        raise PydanticCustomError("token_ids", "must be texts, not token ids")
+    return given
+
+
 class EmbeddingsRequest(_Body):
     """`POST /v1/embeddings`; of its kinds of input, texts."""
 
     model: str = Field(min_length=1, max_length=256)
-    input: Annotated[str, Field(min_length=1)] | list[Annotated[str, Field(min_length=1)]] = Field(
-        min_length=1, max_length=None
-    )
+    input: Annotated[
+        list[Annotated[str, Field(min_length=1)]],
+        BeforeValidator(_texts),
+        Field(min_length=1, max_length=_MAX_TEXTS),
+    ]
     encoding_format: Literal["float", "base64"] | None = "float"
     dimensions: int | None = Field(None, ge=1, le=65536)
-
-    def texts(self) -> list[str]:
-        texts = [self.input] if isinstance(self.input, str) else self.input
-        if len(texts) > _MAX_TEXTS:
-            raise invalid_body("input", f"has more than {_MAX_TEXTS} texts")
-        return texts
 
 
 _Parsed = TypeVar("_Parsed", bound=_Body)

@@ -3,14 +3,14 @@
 import base64
 import json
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gateway.answers import Abstention, Answer, Citation, FinishReason
-from gateway.events import Event, Heartbeat, Token
+from gateway.events import Event, Heartbeat, Started, Token
 from gateway.generation import Model, Usage
 from gateway.knowledge import Collection, Embedded
-from meshkit.errors import MeshError
+from meshkit.errors import MeshError, not_found
 
 DONE = b"data: [DONE]\n\n"
 _SILENCE = b": heartbeat\n\n"
@@ -30,7 +30,7 @@ class ChatStream:
         self._model = model
         self._created_s = created_s
         self._include_usage = include_usage
-        self._id = ""
+        self._id = self._fingerprint = ""
 
     def write(self, event: Event) -> Iterable[bytes]:
         """The event's frames, none for what OpenAI's stream has no place for."""
@@ -48,9 +48,9 @@ class ChatStream:
         """The frame for an answer that fails once it has begun."""
         return _frame({"error": describe_error(error)})
 
-    def name(self, answer: str) -> None:
-        """Say which answer the frames belong to, before the first of them."""
-        self._id = f"chatcmpl-{answer}"
+    def start(self, started: Started) -> None:
+        """Say which answer the frames belong to and which model writes it, before the first of them."""
+        self._id, self._fingerprint = f"chatcmpl-{started.answer}", started.model
 
     def _begin(self) -> Iterable[bytes]:
         if not self.begun:
@@ -75,6 +75,7 @@ class ChatStream:
             "object": "chat.completion.chunk",
             "created": self._created_s,
             "model": self._model,
+            "system_fingerprint": self._fingerprint,
             **({"usage": None} if self._include_usage else {}),
         }
 
@@ -94,6 +95,7 @@ def completion(answer: Answer, model: str, created_s: int) -> bytes:
             "object": "chat.completion",
             "created": created_s,
             "model": model,
+            "system_fingerprint": answer.model,
             "choices": [choice],
             "usage": describe_usage(answer.usage),
         }
@@ -144,6 +146,7 @@ def describe_usage(usage: Usage) -> dict[str, Any]:
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": 0},
     }
 
 
@@ -159,21 +162,22 @@ def describe_error(error: MeshError) -> dict[str, Any]:
 
 def model_list(collections: Sequence[Collection], models: Sequence[Model]) -> bytes:
     """Each collection by itself, for the default model, and with each model."""
-    data = [
-        {
-            "id": id,
-            "object": "model",
-            "created": int(made.create_time.timestamp()),
-            "owned_by": "ragmesh",
-        }
-        for made in collections
-        for id in _model_ids(made.name.removeprefix("collections/"), models)
-    ]
-    return _json({"object": "list", "data": data})
+    return _json({"object": "list", "data": list(_each_model(collections, models))})
 
 
-def _model_ids(collection: str, models: Sequence[Model]) -> list[str]:
-    return [collection, *(f"{collection}/{model.name}" for model in models)]
+def one_model(id: str, collections: Sequence[Collection], models: Sequence[Model]) -> bytes:
+    """The one of that id in the list; raises NotFound MODEL_NOT_FOUND."""
+    found = next((model for model in _each_model(collections, models) if model["id"] == id), None)
+    if found is None:
+        raise not_found("model", id, "MODEL_NOT_FOUND")
+    return _json(found)
+
+
+def _each_model(collections: Sequence[Collection], models: Sequence[Model]) -> Iterator[dict[str, Any]]:
+    for made in collections:
+        created_s, collection = int(made.create_time.timestamp()), made.name.removeprefix("collections/")
+        for id in (collection, *(f"{collection}/{model.name}" for model in models)):
+            yield {"id": id, "object": "model", "created": created_s, "owned_by": "ragmesh"}
 
 
 def embeddings(embedded: Embedded, model: str, *, packed: bool) -> bytes:

@@ -1,7 +1,8 @@
 """OpenAIService: OpenAI's JSON to questions, and answers to OpenAI's JSON."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
@@ -12,12 +13,13 @@ from gateway import openai_replies
 from gateway.answering import Answering
 from gateway.course import unheard
 from gateway.events import Failed, Started
-from gateway.knowledge import Catalog, Encoder
+from gateway.generation import Model
+from gateway.knowledge import Catalog, Collection, Encoder
 from gateway.openai_bodies import ChatRequest, EmbeddingsRequest, parse
 from gateway.openai_replies import ChatStream
 from gateway.relaying import Pace, Relay
 from meshkit.identity import current, require_scope
-from ragmesh.gateway.v1 import openai_pb2_grpc
+from ragmesh.gateway.v1 import openai_pb2, openai_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -48,23 +50,28 @@ class OpenAIService(openai_pb2_grpc.OpenAIServiceServicer):
 
     async def ListModels(self, request: empty_pb2.Empty, context: Context) -> httpbody_pb2.HttpBody:
         require_scope("ask")
-        models = await self._answering.ports.models.list()
-        collections = await self._catalog.list_collections()
-        return _json_body(openai_replies.model_list(collections, models))
+        return _json_body(openai_replies.model_list(*await self._served()))
+
+    async def GetModel(self, request: openai_pb2.GetModelRequest, context: Context) -> httpbody_pb2.HttpBody:
+        require_scope("ask")
+        return _json_body(openai_replies.one_model(request.model, *await self._served()))
 
     async def Embeddings(self, request: httpbody_pb2.HttpBody, context: Context) -> httpbody_pb2.HttpBody:
         require_scope("ask")
         asked = parse(EmbeddingsRequest, request.data)
-        embedded = await self._encoder.embed(asked.model, asked.texts(), asked.dimensions or 0)
+        embedded = await self._encoder.embed(asked.model, asked.input, asked.dimensions or 0)
         packed = asked.encoding_format == "base64"
         return _json_body(openai_replies.embeddings(embedded, asked.model, packed=packed))
+
+    async def _served(self) -> tuple[Sequence[Collection], Sequence[Model]]:
+        return await asyncio.gather(self._catalog.list_collections(), self._answering.ports.models.list())
 
 
 async def _frames(relay: Relay, stream: ChatStream) -> AsyncIterator[bytes]:
     async for numbered in relay:
         event = numbered.event
         if isinstance(event, Started):
-            stream.name(event.answer)
+            stream.start(event)
         elif isinstance(event, Failed) and stream.begun:
             yield stream.fail(event.error)
         for frame in stream.write(event):

@@ -129,6 +129,11 @@ class OpenAI(openai_pb2_grpc.OpenAIServiceServicer):
         models = {"object": "list", "data": [{"id": "handbook", "object": "model", "created": 0, "owned_by": "us"}]}
         return httpbody_pb2.HttpBody(content_type="application/json", data=json.dumps(models).encode())
 
+    async def GetModel(self, request: openai_pb2.GetModelRequest, context: Any) -> httpbody_pb2.HttpBody:
+        """Any model."""
+        model = {"id": request.model, "object": "model", "created": 0, "owned_by": "us"}
+        return httpbody_pb2.HttpBody(content_type="application/json", data=json.dumps(model).encode())
+
 
 def _completion(text: str) -> bytes:
     choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}

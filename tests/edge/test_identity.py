@@ -126,6 +126,12 @@ async def test_a_token_in_the_address_does_not_count(edge: Edge) -> None:
     assert response.status_code == 401
 
 
+@pytest.mark.parametrize("path", ["..%2Fv1%2Fsessions%2Fs", "..%2F..%2Fv1/sessions/s", "..%5cv1/sessions/s"])
+async def test_no_escape_leads_past_the_token(edge: Edge, path: str) -> None:
+    """A path that begins like one that needs no token, and leads elsewhere once it is unescaped, needs one."""
+    assert (await edge.http.get(f"/grpc.health.v1.Health/{path}")).status_code == 401
+
+
 async def test_a_caller_cannot_steer_the_edge(edge: Edge) -> None:
     """Envoy's own request headers (timeouts, retries) do nothing when a caller sends them."""
     steering = [("x-envoy-upstream-rq-timeout-ms", "1"), ("x-envoy-max-retries", "9")]

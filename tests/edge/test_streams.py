@@ -63,7 +63,7 @@ async def test_tokens_arrive_one_by_one(edge: Edge, surface: Callable[[Edge], As
 
 
 async def test_the_openai_client_reads_both_ways(edge: Edge) -> None:
-    """The openai package, with a token as its key, reads a whole completion, a stream, the models and an error."""
+    """The openai package, with a token as its key, reads completions, streams, models and errors, each with an id."""
     key = edge.keys.sign("acme", "ann")
     async with openai.AsyncOpenAI(base_url=f"http://{edge.address}/v1", api_key=key, max_retries=0) as client:
         question: Any = [{"role": "user", "content": "?"}]
@@ -72,9 +72,16 @@ async def test_the_openai_client_reads_both_ways(edge: Edge) -> None:
         stream: Any = await client.chat.completions.create(model="m", messages=question, stream=True)
         assert [chunk.choices[0].delta.content async for chunk in stream] == ["hel", "lo"]
         assert [model.id async for model in client.models.list()] == ["handbook"]
+        model = await client.models.retrieve("handbook/org/tiny")
+        assert model.id == "handbook/org/tiny"
+        assert whole._request_id
+        assert model._request_id
         with pytest.raises(openai.NotFoundError) as raised:
             await client.chat.completions.create(model="none", messages=question)
         assert raised.value.code == "COLLECTION_NOT_FOUND"
+        with pytest.raises(openai.NotFoundError) as raised:
+            await client.responses.create(model="m", input="?")
+        assert (raised.value.code, raised.value.type) == ("METHOD_NOT_FOUND", "invalid_request_error")
 
 
 async def test_an_upload_and_its_progress_pass_at_the_same_time(edge: Edge) -> None:

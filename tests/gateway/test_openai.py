@@ -11,7 +11,7 @@ from google.api import httpbody_pb2
 from google.protobuf import empty_pb2
 
 from meshkit.errors import Unavailable
-from ragmesh.gateway.v1 import sessions_pb2
+from ragmesh.gateway.v1 import openai_pb2, sessions_pb2
 from ragmesh.generator.v1 import generator_pb2
 from tests.gateway.calling import info_of, reason, status_of
 from tests.gateway.conftest import Gateway
@@ -56,6 +56,7 @@ async def test_completion_has_openais_form(gateway: Gateway) -> None:
     assert choice["message"]["content"] == TEXT
     assert reply["usage"]["total_tokens"] == 34
     assert reply["usage"]["prompt_tokens_details"] == {"cached_tokens": 10}
+    assert reply["system_fingerprint"] == "extractive"
     (annotation,) = choice["message"]["annotations"]
     assert annotation["url_citation"] == {
         "start_index": 0,
@@ -83,6 +84,7 @@ async def test_stream_has_openais_form(gateway: Gateway) -> None:
     assert [delta["content"] for delta in deltas[1:-1]] == ["Employees ", "get 25 days ", "of leave. [", "1]"]
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None] * (len(chunks) - 1) + ["stop"]
     assert len({chunk["id"] for chunk in chunks}) == 1
+    assert {chunk["system_fingerprint"] for chunk in chunks} == {"extractive"}
     assert all("usage" not in chunk for chunk in chunks)
     whole = (await _whole(gateway))["choices"][0]["message"]["annotations"]
     assert deltas[-1]["annotations"] == whole
@@ -132,15 +134,21 @@ async def test_options_reach_the_engine(gateway: Gateway) -> None:
         gateway,
         temperature=0,
         top_p=0.5,
+        top_k=7,
         seed=3,
         max_tokens=20,
         stop="END",
         response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
         user="someone",
         parallel_tool_calls=True,
+        store=False,
+        reasoning_effort="low",
+        logprobs=False,
+        logit_bias={},
     )
     (sent,) = gateway.peers.generator.requests
     assert (sent.sampling.HasField("temperature"), sent.sampling.top_p, sent.sampling.seed) == (True, 0.5, 3)
+    assert sent.sampling.top_k == 7
     assert (sent.max_tokens, list(sent.stop)) == (20, ["END"])
     assert json.loads(sent.structured_output.json_schema) == schema
 
@@ -188,6 +196,7 @@ async def test_failure_before_the_first_token_is_a_status(gateway: Gateway) -> N
 
 
 USER = {"role": "user", "content": "x"}
+PICTURE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://example.com"}}]}
 BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"model": "nowhere"}, "COLLECTION_NOT_FOUND", ""),
     ({"model": "handbook/gpt-9"}, "MODEL_NOT_FOUND", ""),
@@ -198,7 +207,13 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": [{"role": "user", "content": ""}]}, "INVALID_BODY", "messages"),
     ({"messages": [{"role": "user", "content": "x" * 32769}]}, "INVALID_BODY", "messages"),
     ({"messages": [USER, {"role": "boss", "content": "x"}]}, "INVALID_BODY", "messages[1].role"),
-    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "INVALID_BODY", "messages[0].content"),
+    ({"messages": [PICTURE]}, "INVALID_BODY", "messages[0].content[0].type"),
+    ({"messages": [{"role": "user", "content": 7}]}, "INVALID_BODY", "messages[0].content"),
+    ({"logprobs": True}, "INVALID_BODY", "logprobs"),
+    ({"logit_bias": {"50256": -100}}, "INVALID_BODY", "logit_bias"),
+    ({"functions": [{"name": "f"}]}, "INVALID_BODY", "functions"),
+    ({"modalities": ["text", "audio"]}, "INVALID_BODY", "modalities[1]"),
+    ({"web_search_options": {}}, "INVALID_BODY", "web_search_options"),
     ({"temperature": 3}, "INVALID_BODY", "temperature"),
     ({"max_tokens": 0}, "INVALID_BODY", "max_tokens"),
     ({"n": 2}, "INVALID_BODY", "n"),
@@ -247,6 +262,17 @@ async def test_models_are_collections_with_models(gateway: Gateway) -> None:
     assert reply["data"][0] == {"id": "empty", "object": "model", "created": 1_700_000_000, "owned_by": "ragmesh"}
 
 
+async def test_one_model_is_read_by_its_id(gateway: Gateway) -> None:
+    """A model is what the list has of it, slashes and all; any other is not found."""
+    listed = json.loads((await gateway.openai.ListModels(empty_pb2.Empty())).data)["data"]
+    for model in listed:
+        read = await gateway.openai.GetModel(openai_pb2.GetModelRequest(model=model["id"]))
+        assert json.loads(read.data) == model
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await gateway.openai.GetModel(openai_pb2.GetModelRequest(model="handbook/gpt-9"))
+    assert reason(raised.value) == "MODEL_NOT_FOUND"
+
+
 async def _embeddings(gateway: Gateway, **fields: Any) -> Any:
     data = json.dumps({"model": "minilm", **fields}).encode()
     return json.loads((await gateway.openai.Embeddings(httpbody_pb2.HttpBody(data=data))).data)
@@ -277,6 +303,7 @@ async def test_one_text_needs_no_list(gateway: Gateway) -> None:
         ({"input": []}, "INVALID_BODY"),
         ({"input": [""]}, "INVALID_BODY"),
         ({"input": [1, 2]}, "INVALID_BODY"),
+        ({"input": [[1, 2], [3]]}, "INVALID_BODY"),
         ({"input": ["x"] * 2049}, "INVALID_BODY"),
         ({"input": "x", "dimensions": 0}, "INVALID_BODY"),
         ({"input": "x", "encoding_format": "int8"}, "INVALID_BODY"),

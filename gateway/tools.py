@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.failures import Failure
+from meshkit.errors import InvalidArgument
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +43,21 @@ class ToolExchange:
 
     call: ToolCall
     result: ToolResult
+
+
+class ServerTool(Protocol):
+    """A tool of the mesh's own."""
+
+    @property
+    def tool(self) -> Tool:
+        """What a model is told of it."""
+        ...
+
+    async def call(self, arguments: Mapping[str, Any]) -> str:
+        """What it answers, as text for the model, to arguments that its schema allows; raises MeshError."""
+        ...
+
+
+def tool_failed(tool: str, why: str) -> InvalidArgument:
+    """The error of a tool that cannot do what it is asked to."""
+    return InvalidArgument("TOOL_FAILED", f"{tool}: {why}", metadata={"tool": tool})

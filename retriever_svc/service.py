@@ -14,7 +14,7 @@ from meshkit.timing_wire import timings_trailer
 from ragmesh.retriever.v1 import index_pb2, index_pb2_grpc, retriever_pb2, retriever_pb2_grpc
 from retriever_svc.grouping import Written
 from retriever_svc.index import Scope, State, refuse_encoder
-from retriever_svc.indexing import Indexing
+from retriever_svc.indexing import Counts, Indexing
 from retriever_svc.receiving import Draft
 from retriever_svc.searching import Searching
 from retriever_svc.wire import (
@@ -96,7 +96,7 @@ class DocumentLimits:
 
 
 class IndexService(index_pb2_grpc.IndexServiceServicer):
-    """Writes and describes for callers with the scope `ingest`."""
+    """Writes for callers with the scope `ingest`, and describes for those who search too."""
 
     def __init__(self, indexing: Indexing, limits: DocumentLimits) -> None:
         self._indexing = indexing
@@ -109,9 +109,12 @@ class IndexService(index_pb2_grpc.IndexServiceServicer):
         return index_pb2.PutIndexResponse(index=await self._info(scope, state))
 
     async def GetIndex(self, request: index_pb2.GetIndexRequest, context: Context) -> index_pb2.GetIndexResponse:
-        require_scope("ingest")
+        if "ingest" not in current().scopes:
+            _require_search()
         scope = read_scope(request.collection)
         state = await self._indexing.get(scope)
+        if request.without_counts:
+            return index_pb2.GetIndexResponse(index=write_index(scope, state, Counts(0, 0), self._indexing.engine))
         return index_pb2.GetIndexResponse(index=await self._info(scope, state))
 
     async def DeleteIndex(

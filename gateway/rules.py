@@ -75,7 +75,8 @@ _STOP = _PRONOUNS | frozenset(
     words(
         "a an the what which who whom whose when where why how long much many often far old big is are was were be "
         "been am do does did done has have had can could may might must shall should will would i you we me us my "
-        "your our of in on at to for from with by about as into over under up down out off and or but if so then than also too "
+        "your our of in on at to for from with by about as into over under up down out off and or but if so then "
+        "than also too "
         "not no yes there here please tell explain describe else more other any some all each every same again still "
         "just really 的了吗呢是在有和什么怎多少几哪谁我你您们请问吧啊与及"
     )

@@ -5,7 +5,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum, auto
@@ -84,9 +84,11 @@ class Course:
         self.exchanges: tuple[ToolExchange, ...] = question.tool_exchanges
         self._steps = steps
         self._begin_s = time.monotonic()
-        self._create_time = datetime.now(UTC)
+        self.create_time = datetime.now(UTC)
         self._text: list[str] = []
         self._emit: Emit = unheard
+        self._beginning: asyncio.Task[None] | None = None
+        self.kept: Answer | None = None
         self._answer = Answer(
             id=answer_id(owner, question.request_id) if question.request_id else uuid.uuid4().hex,
             session=uuid.uuid4().hex if question.session == "" else question.session or "",
@@ -203,6 +205,9 @@ class Course:
             self.history = await self._load_history(self.question.session)
         self.model: Model = await self._choose_model()
         answer = self._answer
+        if answer.session:
+            # While the search goes on: who dies in mid-answer leaves the turn.
+            self._beginning = asyncio.create_task(self._begin_turn())
         await self.emit(Started(answer.id, answer.session, answer.collection, answer.model))
 
     async def _given_before(self) -> Answer | None:
@@ -218,7 +223,7 @@ class Course:
         """The conversation so far; raises Unavailable where it cannot be read: it may exist."""
         session = await self.ports.sessions.load(self.owner, id)
         turns = session.turns[-self.ports.limits.history_turns :] if session else ()
-        return tuple(Exchange(turn.question, turn.text) for turn in turns)
+        return tuple(Exchange(turn.question, turn.text) for turn in turns if turn.text)
 
     async def _choose_model(self) -> Model:
         model = await self.ports.models.choose(self.question.model)
@@ -230,18 +235,28 @@ class Course:
 
     async def _keep(self, answer: Answer) -> None:
         """Save the answer, whoever cancels meanwhile; where it cannot be saved, the answer says so."""
+        self.kept = answer
         saving = asyncio.create_task(self._save(answer))
         await asyncio.shield(saving)
 
+    async def _begin_turn(self) -> None:
+        turn = Turn.of(self.so_far(FinishReason.INTERRUPTED), self.create_time)
+        with suppress(Unavailable):
+            await self.ports.sessions.put(self.owner, self._answer.session, turn)
+
     async def _save(self, answer: Answer) -> None:
-        if answer.finish_reason is FinishReason.FAILED and not answer.text:
-            return
-        turn = _turn(answer, self._create_time)
+        """Save answer and turn; one that failed before any text leaves neither."""
+        unsaid = answer.finish_reason is FinishReason.FAILED and not answer.text
         try:
             async with asyncio.timeout(self.ports.limits.save_timeout_s):
-                await self.ports.answers.save(self.owner, answer)
-                if answer.session:
-                    await self.ports.sessions.append(self.owner, answer.session, turn)
+                if self._beginning:
+                    await self._beginning
+                if not unsaid:
+                    await self.ports.answers.save(self.owner, answer)
+                if unsaid and self._beginning:
+                    await self.ports.sessions.remove(self.owner, answer.session, answer.id)
+                elif answer.session and not unsaid:
+                    await self.ports.sessions.put(self.owner, answer.session, Turn.of(answer, self.create_time))
         except (Unavailable, TimeoutError) as error:
             logger.warning("answer %s is not kept: %r", answer.id, error)
             self.degrade(Degradation("session", "STORE_UNAVAILABLE"))
@@ -249,14 +264,3 @@ class Course:
 
 async def unheard(_event: Event) -> None:
     """Takes the events of an answer of which only the end is wanted."""
-
-
-def _turn(answer: Answer, create_time: datetime) -> Turn:
-    return Turn(
-        answer=answer.id,
-        question=answer.question,
-        text=answer.text,
-        citations=answer.citations,
-        finish_reason=answer.finish_reason,
-        create_time=create_time,
-    )

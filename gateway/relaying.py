@@ -1,7 +1,8 @@
-"""Relays the events of an answer to its caller while the answer is still being made."""
+"""Answers under way: their events, numbered and kept, for those who read them."""
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
@@ -28,88 +29,152 @@ class Pace:
     leave_timeout_s: float
 
 
-class Relay:
-    """The events of an answer under way, in order, within `async with`: leaving it ends and keeps the answer.
+class Underway:
+    """An answer under way: its course in a task of its own, and its events so far; `close` it, or leave it to readers.
 
-    The last event is an Answer, or Failed, after which the error itself is raised. A failure before any event
-    was relayed is only raised. The course runs in a task of its own, which fills the queue; the caller's task
-    empties and numbers it.
+    The last event is an Answer, or Failed. The course's task and the heartbeat's timer add events, both by `_add`;
+    readers add and remove themselves. The course waits while the reader that has come furthest has yet to read
+    `buffer_events`; with no reader it waits for nobody. `left` is called when the last reader has gone before the end.
     """
 
-    def __init__(self, course: Course, pace: Pace) -> None:
-        self.finished = False
-        self._course = course
-        self._pace = pace
+    def __init__(self, course: Course, pace: Pace, left: Callable[["Underway"], Awaitable[None]] | None = None) -> None:
+        self.course = course
+        self.pace = pace
+        self.events: list[Numbered] = []
+        self.readers: set[Relay] = set()
+        self.ended = False
+        self.failure: MeshError | None = None
+        self.worth_sending = asyncio.Event()
+        self.grown = asyncio.Event()
+        self.room = asyncio.Event()
         self._numbering = Numbering()
-        self._queue: asyncio.Queue[Event] = asyncio.Queue(pace.buffer_events)
-        self._worth_sending = asyncio.Event()
-        self._failure: MeshError | None = None
         self._stopping = False
+        self._left = left or Underway.close
+        self._loop = asyncio.get_running_loop()
+        self._silent_since_s = self._loop.time()
+        self._beating = self._loop.call_later(pace.heartbeat_s, self._beat)
+        self._task = asyncio.create_task(self._produce())
+
+    def stop(self, why: MeshError | None = None) -> None:
+        """End the answer where it is, with the answer so far or with an error; once is enough."""
+        if not self._stopping and not self.ended:
+            self._stopping = True
+            self.failure = why
+            self._task.cancel()
+
+    async def close(self) -> None:
+        """End the answer where it is, and return when it is kept."""
+        self._stopping = True
+        self._task.cancel()
+        await asyncio.wait({self._task}, timeout=self.pace.leave_timeout_s)
+
+    async def leave(self, reader: "Relay") -> None:
+        """A reader has gone."""
+        self.readers.discard(reader)
+        self.room.set()
+        if not self.readers and not self.ended:
+            await self._left(self)
+
+    async def _emit(self, event: Event) -> None:
+        while self.readers and self._unread() >= self.pace.buffer_events:
+            self.room.clear()
+            await self.room.wait()
+        self._add(event)
+
+    def _unread(self) -> int:
+        """Events that the reader who has come furthest has yet to read."""
+        return len(self.events) - max(reader.position for reader in self.readers)
+
+    def _add(self, event: Event) -> None:
+        self._silent_since_s = self._loop.time()
+        self.ended = isinstance(event, Answer | Failed)
+        self.events.append(self._numbering.number(event))
+        self.grown.set()
+        if not isinstance(event, Started | Stage):
+            self.worth_sending.set()
+
+    def _beat(self) -> None:
+        """Fill a silence; one timer for the answer rather than one for each of its events."""
+        due_s = self._silent_since_s + self.pace.heartbeat_s
+        if due_s <= self._loop.time():
+            # Who has not read the last events hears something; before the first one nothing has been promised.
+            if self.events and not (self.readers and self._unread()):
+                self._add(Heartbeat())
+            due_s = self._loop.time() + self.pace.heartbeat_s
+        self._beating = self._loop.call_at(due_s, self._beat)
+
+    async def _produce(self) -> None:
+        """Run the course; however it ends there is a last event, for those who read it later too."""
+        last: Event | None = None
+        try:
+            await self.course.run(self._emit)
+        except asyncio.CancelledError:
+            last = Failed(self.failure) if self.failure else self._interrupted()
+        except MeshError as error:
+            last = self._failed(error)
+        except Exception:
+            logger.exception("unexpected error")
+            last = self._failed(Internal("INTERNAL_ERROR", "internal error"))
+        finally:
+            self._beating.cancel()
+        if last is not None and not self.ended:
+            self._add(last)
+
+    def _interrupted(self) -> Answer:
+        return self.course.kept or self.course.so_far(FinishReason.INTERRUPTED)
+
+    def _failed(self, error: MeshError) -> Failed:
+        self.failure = error
+        return Failed(error)
+
+
+class Relay:
+    """A reader of an answer under way, within `async with`: its events in order, from the one after `after` on.
+
+    After Failed the error itself is raised. A failure before any event was relayed is only raised.
+    """
+
+    def __init__(self, underway: Underway, after: int = 0) -> None:
+        self.finished = False
+        self.position = after
+        self._underway = underway
+        self._held = after == 0
+        underway.readers.add(self)
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._produce())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        await asyncio.wait({self._task}, timeout=self._pace.leave_timeout_s)
+        await self._underway.leave(self)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Numbered:
-        if not self._numbering.last:
+        underway = self._underway
+        if self._held:
             await self._first()
         if self.finished:
-            raise self._failure or StopAsyncIteration
-        event = await self._next()
-        self.finished = isinstance(event, Answer | Failed)
-        return self._numbering.number(event)
+            raise underway.failure or StopAsyncIteration
+        while self.position >= len(underway.events):
+            if underway.ended:
+                raise underway.failure or StopAsyncIteration
+            underway.grown.clear()
+            await underway.grown.wait()
+        numbered = underway.events[self.position]
+        self.position += 1
+        underway.room.set()
+        self.finished = isinstance(numbered.event, Answer | Failed)
+        return numbered
 
     def stop(self, why: MeshError | None = None) -> None:
-        """End the answer where it is, with the answer so far or with an error; once is enough."""
-        if not self._stopping:
-            self._stopping = True
-            self._failure = why
-            self._task.cancel()
+        """End the answer where it is, with the answer so far or with an error, for all who read it."""
+        self._underway.stop(why)
 
     async def _first(self) -> None:
         """Wait until there is more to send than that the work has begun."""
+        self._held = False
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._pace.hold_s):
-                await self._worth_sending.wait()
-        self.finished = self._failure is not None
-
-    async def _next(self) -> Event:
-        if not self._queue.empty():
-            return self._queue.get_nowait()
-        try:
-            async with asyncio.timeout(self._pace.heartbeat_s):
-                return await self._queue.get()
-        except TimeoutError:
-            return Heartbeat()
-
-    async def _emit(self, event: Event) -> None:
-        await self._queue.put(event)
-        if not isinstance(event, Started | Stage):
-            self._worth_sending.set()
-
-    async def _produce(self) -> None:
-        try:
-            await self._course.run(self._emit)
-        except asyncio.CancelledError:
-            if not self._stopping:
-                raise
-            await self._emit(Failed(self._failure) if self._failure else self._interrupted())
-        except MeshError as error:
-            await self._fail(error)
-        except Exception:
-            logger.exception("unexpected error")
-            await self._fail(Internal("INTERNAL_ERROR", "internal error"))
-
-    def _interrupted(self) -> Answer:
-        return self._course.so_far(FinishReason.INTERRUPTED)
-
-    async def _fail(self, error: MeshError) -> None:
-        self._failure = error
-        await self._emit(Failed(error))
+            async with asyncio.timeout(self._underway.pace.hold_s):
+                await self._underway.worth_sending.wait()
+        self.finished = self._underway.failure is not None

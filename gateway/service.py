@@ -16,7 +16,7 @@ from gateway.course import unheard
 from gateway.feedback import Feedback, FeedbackStore, Rating
 from gateway.models import Models
 from gateway.peers import ServerPeer
-from gateway.relaying import Pace, Relay
+from gateway.relaying import Pace, Relay, Underway
 from gateway.requests import not_offered, read_question
 from gateway.sessions import SessionStore
 from gateway.wire import read_citation, write_feedback, write_model, write_session
@@ -71,7 +71,7 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
         return answers_pb2.GetAnswerResponse(answer=write_answer(answer))
 
     def _relay(self, question: Question) -> Relay:
-        return Relay(self._answering.begin(question, current()), self._pace)
+        return Relay(Underway(self._answering.begin(question, current()), self._pace))
 
 
 async def _said(requests: AsyncIterator[answers_pb2.ConverseRequest]) -> AsyncIterator[Said]:

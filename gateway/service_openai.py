@@ -17,7 +17,7 @@ from gateway.generation import Model
 from gateway.knowledge import Catalog, Collection, Encoder
 from gateway.openai_bodies import ChatRequest, EmbeddingsRequest, parse
 from gateway.openai_replies import ChatStream
-from gateway.relaying import Pace, Relay
+from gateway.relaying import Pace, Relay, Underway
 from meshkit.identity import current, require_scope
 from ragmesh.gateway.v1 import openai_pb2, openai_pb2_grpc
 
@@ -44,7 +44,7 @@ class OpenAIService(openai_pb2_grpc.OpenAIServiceServicer):
             yield _json_body(openai_replies.completion(await course.run(unheard), asked.model, created_s))
             return
         stream = ChatStream(asked.model, created_s, include_usage=asked.includes_usage)
-        async with Relay(course, self._pace) as relay:
+        async with Relay(Underway(course, self._pace)) as relay:
             async for data in _frames(relay, stream):
                 yield httpbody_pb2.HttpBody(content_type="text/event-stream", data=data)
 

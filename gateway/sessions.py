@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from gateway.answers import Citation, FinishReason
+from gateway.answers import Answer, Citation, FinishReason
 from meshkit.identity import Identity
 
 TITLE_CHARS = 80
@@ -21,6 +21,11 @@ class Turn:
     citations: tuple[Citation, ...]
     finish_reason: FinishReason
     create_time: datetime
+
+    @classmethod
+    def of(cls, answer: Answer, create_time: datetime) -> "Turn":
+        """The turn of an answer to a question that came at `create_time`."""
+        return cls(answer.id, answer.question, answer.text, answer.citations, answer.finish_reason, create_time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +53,12 @@ class SessionStore(Protocol):
 
     async def load(self, owner: Identity, id: str) -> Session | None: ...
 
-    async def append(self, owner: Identity, id: str, turn: Turn) -> None:
-        """Add a turn, beginning the session where there is none."""
+    async def put(self, owner: Identity, id: str, turn: Turn) -> None:
+        """Keep a turn, in the place of the one with the same answer if any; begins the session where there is none."""
+        ...
+
+    async def remove(self, owner: Identity, id: str, answer: str) -> None:
+        """Forget the turn with the answer, and the session where it had no other."""
         ...
 
     async def list(self, owner: Identity, cursor: str, limit: int) -> Page:

@@ -117,9 +117,16 @@ class MemoryStore:
         await self._reach()
         self.answers[owner, answer.id] = answer
 
-    async def append(self, owner: Identity, id: str, turn: Turn) -> None:
+    async def put(self, owner: Identity, id: str, turn: Turn) -> None:
         await self._reach()
-        self.turns[owner, id] = (*self.turns.get((owner, id), ()), turn)
+        turns = {each.answer: each for each in self.turns.get((owner, id), ())}
+        self.turns[owner, id] = tuple({**turns, turn.answer: turn}.values())
+
+    async def remove(self, owner: Identity, id: str, answer: str) -> None:
+        await self._reach()
+        left = tuple(turn for turn in self.turns.pop((owner, id), ()) if turn.answer != answer)
+        if left:
+            self.turns[owner, id] = left
 
     async def _reach(self) -> None:
         await asyncio.sleep(self.delay_s)

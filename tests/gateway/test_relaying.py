@@ -9,7 +9,7 @@ import pytest
 from gateway.answers import Answer, FinishReason
 from gateway.events import Event, Failed, Heartbeat, Numbered, Started, Token
 from gateway.generation import Delta
-from gateway.relaying import Pace, Relay
+from gateway.relaying import Pace, Relay, Underway
 from meshkit.errors import Aborted, Internal, InvalidArgument, MeshError, Unavailable
 from tests.gateway.in_memory import MemoryGenerator, World
 
@@ -29,7 +29,7 @@ async def _relayed(relay: Relay) -> tuple[list[Numbered], MeshError | None]:
 
 async def test_events_are_numbered_without_gaps() -> None:
     """Numbers begin with 1 and the last event is the answer; times do not go back."""
-    async with Relay(World().begin(), PACE) as relay:
+    async with Relay(Underway(World().begin(), PACE)) as relay:
         heard, error = await _relayed(relay)
     assert [event.sequence for event in heard] == list(range(1, len(heard) + 1))
     assert [event.elapsed_s for event in heard] == sorted(event.elapsed_s for event in heard)
@@ -42,7 +42,7 @@ async def test_failure_before_any_result_is_only_raised() -> None:
     """A search that fails leaves no event behind, so that HTTP callers see a plain status."""
     world = World()
     world.retriever.error = InvalidArgument("INVALID_FILTER", "no")
-    async with Relay(world.begin(), PACE) as relay:
+    async with Relay(Underway(world.begin(), PACE)) as relay:
         heard, error = await _relayed(relay)
     assert heard == []
     assert error is world.retriever.error
@@ -53,7 +53,7 @@ async def test_failure_in_mid_answer_is_told_then_raised() -> None:
     world = World()
     world.generator.deltas = [Delta("25"), Delta(" days"), DIED]
     heard: list[Event] = []
-    async with Relay(world.begin(), PACE) as relay:
+    async with Relay(Underway(world.begin(), PACE)) as relay:
         with pytest.raises(Unavailable):
             async for event in relay:
                 heard.append(event.event)
@@ -67,7 +67,7 @@ async def test_fault_of_ours_leaves_with_fixed_words() -> None:
     """What nobody foresaw reaches the caller as INTERNAL_ERROR without its own text."""
     world = World()
     world.retriever.error = ValueError("password=secret")  # type: ignore[assignment]
-    async with Relay(world.begin(), PACE) as relay:
+    async with Relay(Underway(world.begin(), PACE)) as relay:
         heard, error = await _relayed(relay)
     assert heard == []
     assert isinstance(error, Internal)
@@ -80,7 +80,7 @@ async def test_silence_is_filled_with_heartbeats() -> None:
     world.generator.deltas = [Delta("25"), None]
     pace = Pace(heartbeat_s=0.02, hold_s=1.0, buffer_events=64, leave_timeout_s=2.0)
     heard: list[Numbered] = []
-    async with Relay(world.begin(), pace) as relay:
+    async with Relay(Underway(world.begin(), pace)) as relay:
         async for event in relay:
             heard.append(event)
             if sum(isinstance(h.event, Heartbeat) for h in heard) == 2:
@@ -101,7 +101,7 @@ async def test_slow_search_does_not_hold_the_first_event() -> None:
     world.retriever = Slow()  # type: ignore[assignment]
     pace = Pace(heartbeat_s=5.0, hold_s=0.02, buffer_events=64, leave_timeout_s=2.0)
     began = time.monotonic()
-    async with Relay(world.begin(), pace) as relay:
+    async with Relay(Underway(world.begin(), pace)) as relay:
         first = await anext(relay)
         assert time.monotonic() - began < 0.15
         heard, error = await _relayed(relay)
@@ -114,7 +114,7 @@ async def test_leaving_ends_and_keeps_the_answer() -> None:
     """When the body is left the engine is free and the turn is kept."""
     world = World()
     world.generator.deltas = [Delta("25"), None]
-    async with Relay(world.begin(), PACE) as relay:
+    async with Relay(Underway(world.begin(), PACE)) as relay:
         async for event in relay:
             if isinstance(event.event, Token):
                 break
@@ -136,7 +136,7 @@ async def test_slow_caller_holds_the_engine_up() -> None:
     world = World()
     world.generator = Eager()
     pace = Pace(heartbeat_s=5.0, hold_s=1.0, buffer_events=16, leave_timeout_s=2.0)
-    async with Relay(world.begin(), pace) as relay:
+    async with Relay(Underway(world.begin(), pace)) as relay:
         await anext(relay)
         await asyncio.sleep(0.05)
         assert 0 < made <= 17
@@ -148,7 +148,7 @@ async def test_interrupt_ends_with_the_answer_so_far(times: int) -> None:
     world = World()
     world.generator.deltas = [Delta("25 days"), None]
     heard: list[Event] = []
-    async with Relay(world.begin(), PACE) as relay:
+    async with Relay(Underway(world.begin(), PACE)) as relay:
         async for event in relay:
             heard.append(event.event)
             if isinstance(event.event, Token):
@@ -165,7 +165,7 @@ async def test_stop_with_an_error_fails_the_answer() -> None:
     world = World()
     world.generator.deltas = [Delta("25 days"), None]
     why = Aborted("OUT_OF_ORDER", "no")
-    async with Relay(world.begin(), PACE) as relay:
+    async with Relay(Underway(world.begin(), PACE)) as relay:
         await anext(relay)
         relay.stop(why)
         heard, error = await _relayed(relay)

@@ -130,6 +130,16 @@ class Timing(Record):
     duration_s: float
 
 
+class FailedReplacement(Record):
+    """A newer content that could not be taken in, so that the one before it stayed."""
+
+    content_hash: str
+    size_bytes: int
+    failure: Failure
+    create_time: datetime
+    generation: str
+
+
 class Document(Record):
     """What was given, and how far it has come.
 
@@ -138,7 +148,8 @@ class Document(Record):
     asked to be cut, `choice` what came of that. `object` names its bytes in the object store. `job`, `source` and
     `source_version` say which job brought it, from where and in what version. `words_only`: the index may hold chunks
     of it, or of what it was before, without vectors. `kept_bytes`: what its chunks take up that are kept while it waits
-    for its vectors, 0 where it does not.
+    for its vectors, 0 where it does not. `standing`: the record of what it was when it was last ready, which stays
+    until this content is; its bytes are kept as long. `failed_replacement`: what it should have become since then.
     """
 
     collection: str
@@ -174,6 +185,8 @@ class Document(Record):
     job: str = ""
     source: str = ""
     source_version: str = ""
+    standing: "Document | None" = None
+    failed_replacement: FailedReplacement | None = None
 
     @property
     def name(self) -> str:
@@ -183,6 +196,21 @@ class Document(Record):
     def cut_by(self) -> Chunking:
         """How it was cut or, before that, how it was asked to be."""
         return self.choice.chunking if self.choice else self.chunking
+
+    def failed(self, failure: Failure) -> "Document":
+        """The document, failed: the end of this content."""
+        values = {"failure": failure, "words_only": False, "chunk_count": 0, "standing": None}
+        return self.changed(state=DocumentState.FAILED, **values)
+
+    def given_as(self, generation: str) -> "Document | None":
+        """The document as it was given in that generation, failed where this one stayed instead; None for others."""
+        if self.generation == generation:
+            return self
+        lost = self.failed_replacement
+        if lost is None or lost.generation != generation:
+            return None
+        values = {"generation": generation, "content_hash": lost.content_hash, "size_bytes": lost.size_bytes}
+        return self.model_copy(update={**values, "stored_time": lost.create_time}).failed(lost.failure)
 
     def within(self, collection: Collection) -> "Document":
         """The document under its name in another collection."""

@@ -54,7 +54,7 @@ class Course:
         self._end_stage()
         searchable = self.document.searchable_time or now()
         values = {"encoder": encoder, "searchable_time": searchable, "words_only": False, "kept_bytes": 0}
-        return self.document.changed(state=DocumentState.READY, **values)
+        return self.document.changed(state=DocumentState.READY, standing=None, **values)
 
     def waiting(self, kept_bytes: int) -> Document:
         """The document where its words can be found and its chunks wait for their vectors."""

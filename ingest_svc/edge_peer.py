@@ -16,7 +16,7 @@ from ingest_svc.index import Part
 from ingest_svc.intake import Head
 from ingest_svc.objects import ObjectStore
 from ingest_svc.peers import send, write_part
-from ingest_svc.wire import write_document
+from ingest_svc.wire_documents import write_document
 from meshkit.channel import MeshChannel, peer_errors, streaming
 from meshkit.errors import NotFound
 from meshkit.settings import ChannelSettings

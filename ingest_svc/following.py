@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 
-from ingest_svc.catalog import Catalog, Document, DocumentState
+from ingest_svc.catalog import Catalog, Document
 from ingest_svc.failure import Failure
 from ingest_svc.intake import Accepted
 from ingest_svc.progress import Progress, ProgressBus, progress_of
@@ -38,10 +38,11 @@ class Following:
 
     async def _recorded(self, tenant: str, document: Document) -> Progress:
         kept = await self._catalog.find_document(tenant, document.collection, document.id)
-        if kept is not None and kept.generation == document.generation:
-            return progress_of(kept)
+        given = kept.given_as(document.generation) if kept else None
+        if given is not None:
+            return progress_of(given)
         error = Aborted("CANCELLED", "the document was changed or deleted meanwhile")
-        return progress_of(document.changed(state=DocumentState.FAILED, failure=Failure.of(error)))
+        return progress_of(document.failed(Failure.of(error)))
 
 
 def _differ(one: Progress, other: Progress) -> bool:

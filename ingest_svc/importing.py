@@ -159,7 +159,7 @@ class Importing:
             course = Course(_described(kept, begin.made, spool.tokens), untold)
             await course.reach(DocumentState.INDEXING)
             await self._write(origin.tenant, course.document, begin.made, spool)
-            ready = await self._finish(origin.tenant, course.ready(begin.made.encoder))
+            ready = await self._finish(origin.tenant, course.ready(begin.made.encoder), kept.standing)
         return Accepted(ready, unchanged=False)
 
     async def _write(self, tenant: str, document: Document, made: Made, spool: "_Spool") -> None:
@@ -169,11 +169,13 @@ class Importing:
         if collection is not None and (beside := collection.beside) is not None:
             await self._pipeline.run_beside(beside, document)
 
-    async def _finish(self, tenant: str, ready: Document) -> Document:
-        """The document, kept as ready; raises CANCELLED where it is another one by now."""
+    async def _finish(self, tenant: str, ready: Document, replaced: Document | None) -> Document:
+        """The document, kept as ready in place of what stood; raises CANCELLED where it is another one by now."""
         # Chunks that a worker kept for it, before it was imported, are of no more use.
         await self._pipeline.forget(ready)
         if await self._catalog.replace_document(tenant, ready, ready.generation):
+            if replaced is not None:
+                await self._pipeline.remove_content(replaced)
             return ready
         if await self._catalog.find_document(tenant, ready.collection, ready.id) is None:
             collection = await self._catalog.find_collection(tenant, ready.collection)

@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from ingest_svc.budget import Budget
-from ingest_svc.catalog import Catalog, Collection, Document, DocumentState
+from ingest_svc.catalog import Catalog, Collection, Document, DocumentState, FailedReplacement
 from ingest_svc.course import Course
 from ingest_svc.failure import Failure
 from ingest_svc.index import Index, delete_everywhere
@@ -39,11 +40,6 @@ class _Work:
 
     item: WorkItem
     document: Document
-
-    def failed(self, error: MeshError) -> Document:
-        """The document, failed."""
-        values = {"failure": Failure.of(error), "words_only": False, "chunk_count": 0}
-        return self.document.changed(state=DocumentState.FAILED, **values)
 
 
 _Stage = Callable[[Collection, _Work], Awaitable[Document]]
@@ -116,9 +112,8 @@ class Ingesting:
     async def _taken_on(self, item: WorkItem, stage: _Stage) -> Document | None:
         """The document after the stage; None where the item is about a content that is no longer its."""
         document = await self._catalog.find_document(item.tenant, item.collection, item.document)
-        if document is None or document.generation != item.generation:
-            return None
-        if document.state.ended:
+        document = document.given_as(item.generation) if document else None
+        if document is None or document.state.ended:
             return document
         work = _Work(item, document)
         try:
@@ -130,8 +125,9 @@ class Ingesting:
             metadata = {"etag": str(error)}
             raise Aborted("ETAG_MISMATCH", "the collection's index is being switched", metadata=metadata) from error
         if isinstance(after, MeshError):
-            await self._withdraw(work, after)
-            after = work.failed(after)
+            failure = Failure.of(after)
+            kept = await self._keep(work, await self._left(work, failure))
+            return work.document.failed(failure) if kept else None
         return after if not after.state.ended or await self._keep(work, after) else None
 
     async def _attempt(self, work: _Work, stage: _Stage) -> Document:
@@ -220,26 +216,58 @@ class Ingesting:
         if seen.rebuild or kept.rebuild or kept.encoder != seen.encoder:
             raise Switching(kept.etag) from error
 
-    async def _withdraw(self, work: _Work, error: MeshError) -> None:
-        """Delete what can be found of a document that will not be ready: half of it is worse than none.
+    async def _left(self, work: _Work, failure: Failure) -> Document:
+        """The record that is left of a document that failed: it, with nothing to be found, or as it stood before.
 
-        One that was cancelled as it was written may be there or not: then it is not.
+        What stood is queued to be indexed again where the index may hold something else by now.
         """
-        cut_off = error.code == "CANCELLED" and work.document.state is DocumentState.INDEXING
-        if work.document.words_only or cut_off:
-            collection = await self._catalog.find_collection(work.item.tenant, work.item.collection)
-            await delete_everywhere(self._index, collection, work.document)
+        document = work.document
+        collection = await self._catalog.find_collection(work.item.tenant, work.item.collection)
+        # A write that was cut off may have been done or not.
+        touched = document.words_only or document.state is DocumentState.INDEXING
+        if document.standing is None:
+            if touched:
+                # Half of it would be worse than none.
+                await delete_everywhere(self._index, collection, document)
+            return document.failed(failure)
+        stood = _as_it_stood(document.standing, document, failure)
+        if touched or (collection and collection.encoder.name != stood.encoder):
+            again = {"state": DocumentState.STORED, "generation": uuid.uuid4().hex, "words_only": True, "job": ""}
+            return stood.changed(**again, searchable_time=None)
+        return stood
 
-    async def _keep(self, work: _Work, ended: Document) -> bool:
-        """Keep the end; False where the document changed meanwhile. What a deleted one left in the index goes too."""
-        item = work.item
-        if kept := await self._catalog.replace_document(item.tenant, ended, item.generation):
-            work.document = ended
+    async def _keep(self, work: _Work, left: Document) -> bool:
+        """Keep what is left at the end; False where the document changed meanwhile.
+
+        What a deleted one left in the index goes too, and the bytes that are of no more use.
+        """
+        item, document = work.item, work.document
+        if left.state.ended:
+            kept = await self._catalog.replace_document(item.tenant, left, item.generation)
+        else:
+            kept = await self._catalog.accept(item.tenant, item.subject, left, item.generation)
+        if kept:
+            gone = document.standing if left.object == document.object else document
+            if gone is not None:
+                await self._pipeline.remove_content(gone)
         elif await self._catalog.find_document(item.tenant, item.collection, item.document) is None:
             collection = await self._catalog.find_collection(item.tenant, item.collection)
-            await delete_everywhere(self._index, collection, ended)
-        await self._pipeline.forget(ended)
+            await delete_everywhere(self._index, collection, document)
+        await self._pipeline.forget(document)
         return kept
+
+
+def _as_it_stood(standing: Document, failed: Document, failure: Failure) -> Document:
+    """The record of what was ready before, with what was to take its place."""
+    lost = FailedReplacement(
+        content_hash=failed.content_hash,
+        size_bytes=failed.size_bytes,
+        failure=failure,
+        create_time=failed.stored_time,
+        generation=failed.generation,
+    )
+    # The first revision is what stood itself.
+    return standing.changed(history=failed.history[1:], failed_replacement=lost)
 
 
 def _reached(item: WorkItem, document: Document) -> Reached:

@@ -14,7 +14,7 @@ from ingest_svc import metadata
 from ingest_svc.catalog import Catalog, Collection, Document, DocumentState, Revision, now
 from ingest_svc.chunking import Chunking, Strategies
 from ingest_svc.index import Index, delete_everywhere
-from ingest_svc.objects import ObjectStore, Upload, chunks_key, text_key
+from ingest_svc.objects import ObjectStore, Upload
 from ingest_svc.pipeline import Pipeline
 from ingest_svc.work import Locks
 from meshkit.errors import InvalidArgument, MeshError
@@ -145,7 +145,7 @@ class Intake:
             before = await self._catalog.find_document(origin.tenant, document.collection, document.id)
             known = await self._known(origin, before, document)
             if known is not None:
-                await (self._remove_object(document) if stored else upload.discard())
+                await (self._pipeline.remove_content(document) if stored else upload.discard())
                 return known
             if not stored:
                 await self._store(document, upload, admitted.head.password)
@@ -177,8 +177,8 @@ class Intake:
         generation = before.generation if before else ""
         if not await self._catalog.accept(origin.tenant, origin.subject, document, generation):
             return False
-        if before:
-            await self._remove_object(before)
+        if before and before.state is not DocumentState.READY:
+            await self._pipeline.remove_content(before)
         return True
 
     async def _store(self, document: Document, upload: Upload, password: str) -> None:
@@ -198,7 +198,8 @@ class Intake:
             withdrawn = current is None or not current.generation
             deleted = await self._delete_chunks(tenant, document) if withdrawn else 0
             await self._catalog.remove_document(tenant, document)
-        await self._remove_object(document)
+        for content in filter(None, (document, document.standing)):
+            await self._pipeline.remove_content(content)
         return deleted
 
     async def _delete_chunks(self, tenant: str, document: Document) -> int:
@@ -220,11 +221,6 @@ class Intake:
             # The worker, which has no password, will find out the same and keep it as the document's failure.
             if error.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
                 raise
-
-    async def _remove_object(self, document: Document) -> None:
-        await self._objects.remove(document.object)
-        await self._objects.remove(text_key(document.object))
-        await self._objects.remove(chunks_key(document.object))
 
 
 def new_document(origin: Origin, admitted: Admitted, size: int, content_hash: str) -> Document:
@@ -256,11 +252,12 @@ def new_document(origin: Origin, admitted: Admitted, size: int, content_hash: st
 
 
 def _following(before: Document | None, document: Document) -> Document:
-    """The document with the history of the one that it replaces."""
+    """The document with the history of the one that it replaces, and what stays of that until this one is ready."""
     if before is None:
         return document
-    history = before.history
+    history, standing = before.history, before.standing
     if before.state is DocumentState.READY:
+        standing = before.model_copy(update={"history": ()})
         revision = Revision(
             content_hash=before.content_hash,
             chunking=before.cut_by,
@@ -275,8 +272,8 @@ def _following(before: Document | None, document: Document) -> Document:
             timings=before.timings,
         )
         history = (revision, *history)[:_MAX_REVISIONS]
-    values = {"history": history, "create_time": before.create_time, "words_only": before.words_only}
-    return document.model_copy(update=values)
+    values = {"history": history, "standing": standing, "words_only": before.words_only}
+    return document.model_copy(update={**values, "create_time": before.create_time})
 
 
 def fingerprint(document: Document, encoder: str) -> str:

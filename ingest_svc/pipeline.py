@@ -113,6 +113,11 @@ class Pipeline:
         """Remove the chunks kept, if there are any."""
         await self._objects.remove(chunks_key(document.object))
 
+    async def remove_content(self, document: Document) -> None:
+        """Remove the document's bytes, and what is kept beside them."""
+        for key in (document.object, text_key(document.object), chunks_key(document.object)):
+            await self._objects.remove(key)
+
     async def write_words(self, collection: Collection, document: Document, cut: Cut) -> None:
         """Let the document be found by its words, and no more by what it was before. Raises MeshError."""
         async with aclosing(_without_vectors(cut, self._limits.max_batch_chunks)) as parts:

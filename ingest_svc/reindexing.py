@@ -117,6 +117,9 @@ class Reindexing:
             beside = collection.beside
             if beside is None or not _built_by(collection, job):
                 raise Ended
+            if document is not None and document.generation and document.standing is not None:
+                # Should its newer content fail, this is what stays; else its worker writes that to both indexes.
+                document = document.standing
             if document is None or not document.generation or document.state is DocumentState.FAILED:
                 settled = Settled(id, "unchanged")
             else:

@@ -29,12 +29,12 @@ from ingest_svc.wire import (
     read_wanted,
     write_chunking,
     write_collection,
-    write_document,
     write_invitation,
     write_next,
     write_progress,
     write_strategy,
 )
+from ingest_svc.wire_documents import write_document
 from meshkit.errors import InvalidArgument, invalid
 from meshkit.identity import acting_as, current, require_scope
 from meshkit.validation import Validation

@@ -12,7 +12,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
-from ingest_svc.catalog import Collection, Document, EncoderCard, FilterableField, Request, Timing
+from ingest_svc.catalog import Collection, EncoderCard, FilterableField, Request, Timing
 from ingest_svc.chunking import Choice, Chooser, Chunk, Chunking, Strategy
 from ingest_svc.encoder import Vectors
 from ingest_svc.failure import Failure
@@ -25,7 +25,7 @@ from ingest_svc.progress import Progress
 from ingest_svc.uploading import Begin, Bytes
 from meshkit import pagination, status
 from meshkit.errors import invalid
-from ragmesh.common.v1 import usage_pb2, vector_pb2
+from ragmesh.common.v1 import vector_pb2
 from ragmesh.ingest.v1 import chunking_pb2, collections_pb2, documents_pb2
 from ragmesh.retriever.v1 import index_pb2, retriever_pb2
 
@@ -214,50 +214,6 @@ def write_collection(collection: Collection, stats: IndexStats) -> collections_p
     )
 
 
-def write_document(document: Document) -> documents_pb2.Document:
-    """A document's record."""
-    return documents_pb2.Document(
-        name=document.name,
-        state=documents_pb2.Document.State.Value(f"STATE_{document.state}"),
-        error=write_status(document.failure),
-        title=document.title,
-        uri=document.uri,
-        media_type=document.media_type,
-        size_bytes=document.size_bytes,
-        content_hash=document.content_hash,
-        metadata=ParseDict(document.metadata, Struct()),
-        page_count=document.page_count,
-        chunk_count=document.chunk_count,
-        token_count=document.token_count,
-        chunking=write_chunking(document.cut_by),
-        chunking_rationale=document.choice.rationale if document.choice else "",
-        parser=document.parser,
-        warnings=document.warnings,
-        timings=_timings(document.timings),
-        create_time=write_time(document.create_time),
-        update_time=write_time(document.update_time),
-        searchable_time=write_time(document.searchable_time) if document.searchable_time else None,
-        encoder=document.encoder,
-        source_uri=document.source,
-        history=[
-            documents_pb2.Revision(
-                content_hash=revision.content_hash,
-                chunking=write_chunking(revision.chunking),
-                parser=revision.parser,
-                chunk_count=revision.chunk_count,
-                create_time=write_time(revision.create_time),
-                encoder=revision.encoder,
-                size_bytes=revision.size_bytes,
-                page_count=revision.page_count,
-                token_count=revision.token_count,
-                warnings=revision.warnings,
-                timings=_timings(revision.timings),
-            )
-            for revision in document.history
-        ],
-    )
-
-
 def write_invitation(invitation: Invitation) -> documents_pb2.CreateUploadUrlResponse:
     """An upload URL."""
     return documents_pb2.CreateUploadUrlResponse(
@@ -296,17 +252,6 @@ def write_strategy(strategy: Chooser | Strategy) -> chunking_pb2.ChunkingStrateg
 def write_chunking(chunking: Chunking) -> chunking_pb2.Chunking:
     """A strategy by name, with parameters."""
     return chunking_pb2.Chunking(strategy=chunking.strategy, parameters=ParseDict(chunking.parameters, Struct()))
-
-
-def _timings(timings: Sequence[Timing]) -> usage_pb2.Timings:
-    return usage_pb2.Timings(
-        timings=[
-            usage_pb2.Timing(
-                stage=timing.stage, start=write_duration(timing.start_s), duration=write_duration(timing.duration_s)
-            )
-            for timing in timings
-        ]
-    )
 
 
 def write_status(failure: Failure | None) -> status_pb2.Status | None:

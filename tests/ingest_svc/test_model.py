@@ -67,7 +67,8 @@ class Delete:
     id: str
 
 
-contents = st.integers(0, 4)
+BROKEN = 5
+contents = st.integers(0, BROKEN)
 steps = st.lists(
     st.one_of(
         st.builds(Write, st.sampled_from(FILES), contents),
@@ -83,7 +84,9 @@ steps = st.lists(
 
 
 def words_of(content: int) -> str:
-    """A text of some paragraphs; the more, the greater the number."""
+    """A text of some paragraphs; the more, the greater the number. BROKEN is what no parser can read."""
+    if content == BROKEN:
+        return "%PDF-1.7 and nothing more"
     return "\n\n".join(f"Content {content} says paragraph {number}. " * 12 for number in range(content + 1))
 
 
@@ -97,6 +100,12 @@ class Play:
     source: Path
     files: dict[str, int] = field(default_factory=dict)
     expected: dict[str, int] = field(default_factory=dict)
+    uploaded: set[str] = field(default_factory=set)
+
+    def expect(self, id: str, content: int) -> None:
+        """Something was given: what cannot be read leaves what was there."""
+        if content != BROKEN:
+            self.expected[id] = content
 
     def held(self) -> dict[str, list[str]]:
         """The texts of the chunks that the index holds, by document; each chunk once and in order."""
@@ -209,13 +218,15 @@ class Service:
         while not await self._ended(name):
             await asyncio.sleep(0.02)
         job = (await self.client.jobs.GetJob(jobs_pb2.GetJobRequest(name=name))).job
-        assert (job.state, job.counts.failed) == (jobs_pb2.Job.STATE_SUCCEEDED, 0), job
-        assert job.counts.ready + job.counts.unchanged == len(play.files), job
+        broken = list(play.files.values()).count(BROKEN)
+        assert (job.state, job.counts.failed) == (jobs_pb2.Job.STATE_SUCCEEDED, broken), job
+        assert job.counts.ready + job.counts.unchanged == len(play.files) - broken, job
         uri = play.source.as_uri()
         present = {document_id(f"{uri}/{file}"): content for file, content in play.files.items()}
         if step.delete_missing:
-            play.expected = {id: what for id, what in play.expected.items() if id in ("u", "v")}
-        play.expected |= present
+            play.expected = {id: what for id, what in play.expected.items() if id in {"u", "v", *present}}
+        for id, content in present.items():
+            play.expect(id, content)
 
     async def _ended(self, name: str) -> bool:
         job = (await self.client.jobs.GetJob(jobs_pb2.GetJobRequest(name=name))).job
@@ -228,15 +239,19 @@ class Service:
             await self.crash()
         while (await self.client.get(document.name)).state not in _ENDED:
             await asyncio.sleep(0.02)
-        assert (await self.client.get(document.name)).state == documents_pb2.Document.STATE_READY
-        play.expected[step.id] = step.content
+        play.uploaded.add(step.id)
+        play.expect(step.id, step.content)
+        ready = (await self.client.get(document.name)).state == documents_pb2.Document.STATE_READY
+        assert ready == (step.id in play.expected)
 
     async def _delete(self, id: str, play: Play) -> None:
         request = documents_pb2.DeleteDocumentRequest(name=f"{play.collection}/documents/{id}")
-        if play.expected.pop(id, None) is None:
+        play.expected.pop(id, None)
+        if id not in play.uploaded:
             with pytest.raises(grpc.aio.AioRpcError, match="not found"):
                 await self.client.documents.DeleteDocument(request)
         else:
+            play.uploaded.remove(id)
             await self.client.documents.DeleteDocument(request)
 
 

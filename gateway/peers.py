@@ -1,5 +1,6 @@
 """The services that the gateway calls, as it sees them."""
 
+import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import asdict
@@ -17,7 +18,7 @@ from gateway.generation import (
     Usage,
 )
 from gateway.knowledge import Collection, Embedded
-from gateway.retrieval import Degradation, Found, Hit, Search
+from gateway.retrieval import Degradation, Edition, Found, Hit, Search
 from gateway.wire import read_chunk
 from meshkit import orca
 from meshkit.channel import peer_errors, streaming
@@ -25,7 +26,7 @@ from ragmesh.common.v1 import server_pb2, server_pb2_grpc, vector_pb2
 from ragmesh.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from ragmesh.generator.v1 import generator_pb2, generator_pb2_grpc
 from ragmesh.ingest.v1 import collections_pb2, collections_pb2_grpc
-from ragmesh.retriever.v1 import retriever_pb2, retriever_pb2_grpc
+from ragmesh.retriever.v1 import index_pb2, index_pb2_grpc, retriever_pb2, retriever_pb2_grpc
 
 _ROLES = {
     "system": generator_pb2.ROLE_SYSTEM,
@@ -41,6 +42,7 @@ class RetrieverPeer:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = retriever_pb2_grpc.RetrieverServiceStub(channel)
+        self._index = index_pb2_grpc.IndexServiceStub(channel)
 
     async def search(self, search: Search) -> Found:
         request = retriever_pb2.SearchRequest(
@@ -53,14 +55,28 @@ class RetrieverPeer:
             diversity=search.diversity,
             window=search.window,
         )
+        if search.vector:
+            request.vector.MergeFrom(_write_vector(search.vector))
         with peer_errors("retriever"):
             response = await self._stub.Search(request)
         left_out = tuple(Degradation(left.stage, left.reason) for left in response.degradations)
-        return Found(tuple(map(_read_hit, response.hits)), left_out)
+        return Found(tuple(map(_read_hit, response.hits)), left_out, response.collection_version)
+
+    async def edition(self, collection: str) -> Edition:
+        """The collection's content and settings as they are; raises NotFound COLLECTION_NOT_FOUND."""
+        request = index_pb2.GetIndexRequest(collection=collection, without_counts=True)
+        with peer_errors("retriever"):
+            index = (await self._index.GetIndex(request)).index
+        settings = hashlib.blake2b(index.spec.SerializeToString(deterministic=True), digest_size=8).hexdigest()
+        return Edition(index.version, settings, index.spec.encoder)
 
 
 def _read_hit(message: retriever_pb2.Hit) -> Hit:
     return Hit(read_chunk(message.chunk), message.score, tuple(map(read_chunk, message.window)))
+
+
+def _write_vector(data: bytes) -> vector_pb2.PackedVectors:
+    return vector_pb2.PackedVectors(data=data, dtype=vector_pb2.DATA_TYPE_FLOAT32, dimension=len(data) // 4, count=1)
 
 
 class GeneratorPeer:
@@ -204,6 +220,18 @@ class EmbedderPeer:
         width = vectors.dimension * 4
         rows = tuple(vectors.data[begin : begin + width] for begin in range(0, len(vectors.data), width))
         return Embedded(rows, vectors.dimension, response.model, sum(response.token_counts))
+
+    async def encode(self, encoder: str, query: str) -> bytes:
+        """The query's vector by the encoder, `name@revision`: little-endian 32-bit floats; b"" where it has another."""
+        request = embedder_pb2.EmbedRequest(
+            model=encoder.rpartition("@")[0],
+            texts=[query],
+            task=embedder_pb2.TASK_TYPE_QUERY,
+            dtype=vector_pb2.DATA_TYPE_FLOAT32,
+        )
+        with peer_errors("embedder"):
+            response = await self._stub.Embed(request)
+        return response.vectors.data if response.model == encoder else b""
 
 
 class IngestPeer:

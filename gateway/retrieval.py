@@ -67,7 +67,7 @@ class SearchMode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A search of one collection."""
+    """A search of one collection; `vector` is the query's by the collection's encoder, where it is known already."""
 
     collection: str
     query: str
@@ -77,14 +77,25 @@ class Search:
     rerank: bool = False
     diversity: float = 0.0
     window: int = 0
+    vector: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search found, best first."""
+    """What a search found, best first, and the version of the collection that was searched."""
 
     hits: tuple[Hit, ...]
     degradations: tuple[Degradation, ...] = ()
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Edition:
+    """What a collection's searches find depends on: the version of its content, and its settings by their hash."""
+
+    version: int
+    settings: str
+    encoder: str
 
 
 class Retriever(Protocol):

@@ -32,3 +32,18 @@ class Plan:
     def searches(self) -> bool:
         """Whether chunks are wanted."""
         return self.action in {Action.RETRIEVE, Action.SEVERAL}
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLimits:
+    """What planning may take, and everything else before the writing.
+
+    `consult_timeout_s` is for each question to the language model on the way. `reserve_s` of the time allowed are kept
+    for telling how an answer ended.
+    """
+
+    consult_timeout_s: float = 3.0
+    max_retrieval_rounds: int = 1
+    max_tool_rounds: int = 3
+    history_tokens: int = 2048
+    reserve_s: float = 0.25

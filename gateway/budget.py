@@ -10,8 +10,8 @@ from typing import Self
 from meshkit import deadline
 from meshkit.deadline import Deadline
 
-# The most of what is left that a stage may take. All that precede the writing leave it more than a third, and each of
-# them leaves the next one most: a plan, a rewriting and a search of full length leave 0.85 x 0.4 of the time.
+# The most of what is left that a stage may take; rewriting, HyDE and reranking are within the search. So a plan and a
+# search of full length leave the writing a third of the time (0.85 x 0.4).
 _SHARES: Mapping[str, float] = MappingProxyType(
     {
         "plan": 0.15,

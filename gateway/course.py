@@ -6,18 +6,18 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Any
 
 from gateway.answers import Abstention, Answer, AnswerStore, Exchange, FinishReason, Question, Timing
-from gateway.budget import Budget
+from gateway.budget import Budget, Experience
 from gateway.events import Emit, Event, Stage, StageState, Started
 from gateway.failures import Failure
 from gateway.generation import Generator, Model
 from gateway.models import Models
-from gateway.plans import Plan
+from gateway.plans import Plan, PlanLimits
 from gateway.repeating import answer_id, check_same, repeat
 from gateway.retrieval import Degradation, Found, Retriever
 from gateway.sessions import SessionStore, Turn
@@ -38,6 +38,7 @@ class Limits:
     history_turns: int
     max_answer_tokens: int
     save_timeout_s: float
+    planning: PlanLimits = field(default_factory=PlanLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Ports:
     sessions: SessionStore
     answers: AnswerStore
     limits: Limits
+    experience: Experience = field(default_factory=Experience)
 
 
 class State(Enum):
@@ -77,7 +79,7 @@ class Course:
         self.ports = ports
         self.question = question
         self.owner = owner
-        self.budget = Budget.current()
+        self.budget = Budget.current(ports.limits.planning.reserve_s, ports.experience)
         self.history: tuple[Exchange, ...] = question.history
         self.plan = Plan()
         self.found = Found(())

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from gateway.answers import Question
 from gateway.course import Course, Ports, State, Step
+from gateway.steps.caching import recall
 from gateway.steps.judging import judge
 from gateway.steps.planning import plan
 from gateway.steps.retrieving import retrieve
@@ -14,6 +15,7 @@ from meshkit.identity import Identity
 
 STEPS: Mapping[State, Step] = MappingProxyType(
     {
+        State.CACHE: recall,
         State.PLAN: plan,
         State.RETRIEVE: retrieve,
         State.JUDGE: judge,

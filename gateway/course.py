@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway.answers import Abstention, Answer, AnswerStore, Exchange, FinishReason, Question, Timing
 from gateway.budget import Budget, Experience
+from gateway.caching import AnswerCache
 from gateway.events import Emit, Event, Stage, StageState, Started
 from gateway.failures import Failure
 from gateway.generation import Generator, Model
@@ -52,11 +53,13 @@ class Ports:
     answers: AnswerStore
     limits: Limits
     experience: Experience = field(default_factory=Experience)
+    cache: AnswerCache | None = None
 
 
 class State(Enum):
     """Where a course is: the step that comes next, or its end."""
 
+    CACHE = auto()
     PLAN = auto()
     CALL = auto()
     RETRIEVE = auto()
@@ -89,6 +92,7 @@ class Course:
         self.create_time = datetime.now(UTC)
         self._text: list[str] = []
         self._emit: Emit = unheard
+        self.when_answered: Callable[[Answer], None] = forgotten
         self._beginning: asyncio.Task[None] | None = None
         self.kept: Answer | None = None
         self._answer = Answer(
@@ -119,6 +123,7 @@ class Course:
             raise
         await self._keep(self.so_far())
         answer = self.so_far()
+        self.when_answered(answer)
         await emit(answer)
         return answer
 
@@ -147,6 +152,11 @@ class Course:
     async def emit(self, event: Event) -> None:
         """Tell the caller; waits while the caller is far behind."""
         await self._emit(event)
+
+    async def announce(self, *, cached: bool = False) -> None:
+        """Say that the answer has begun; before any other event."""
+        answer = self._answer
+        await self.emit(Started(answer.id, answer.session, answer.collection, answer.model, cached))
 
     def say(self, text: str) -> None:
         """Go on with the text; before its event, so that a caller who leaves meanwhile has been told it."""
@@ -197,12 +207,12 @@ class Course:
 
     async def _walk(self) -> None:
         await self._open()
-        state = State.PLAN
+        state = State.CACHE
         while state is not State.END:
             state = await self._steps[state](self)
 
     async def _open(self) -> None:
-        """Load what the answer goes on from, and announce it; raises what makes the question unanswerable."""
+        """Load what the answer goes on from; raises what makes the question unanswerable."""
         if self.question.session:
             self.history = await self._load_history(self.question.session)
         self.model: Model = await self._choose_model()
@@ -210,7 +220,6 @@ class Course:
         if answer.session:
             # While the search goes on: who dies in mid-answer leaves the turn.
             self._beginning = asyncio.create_task(self._begin_turn())
-        await self.emit(Started(answer.id, answer.session, answer.collection, answer.model))
 
     async def _given_before(self) -> Answer | None:
         """The answer that this request id was given; one that broke off is made anew."""
@@ -262,6 +271,10 @@ class Course:
         except (Unavailable, TimeoutError) as error:
             logger.warning("answer %s is not kept: %r", answer.id, error)
             self.degrade(Degradation("session", "STORE_UNAVAILABLE"))
+
+
+def forgotten(_answer: Answer) -> None:
+    """Takes the answer of a course that nobody keeps for others."""
 
 
 async def unheard(_event: Event) -> None:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from gateway.answers import Question
+from gateway.awaiting import Awaiting
 from gateway.course import Course, Ports, State, Step
 from gateway.steps.caching import recall
+from gateway.steps.calling import call
 from gateway.steps.judging import judge
 from gateway.steps.planning import plan
 from gateway.steps.retrieving import retrieve
@@ -17,6 +19,7 @@ STEPS: Mapping[State, Step] = MappingProxyType(
     {
         State.CACHE: recall,
         State.PLAN: plan,
+        State.CALL: call,
         State.RETRIEVE: retrieve,
         State.JUDGE: judge,
         State.WRITE: write,
@@ -30,6 +33,6 @@ class Answering:
 
     ports: Ports
 
-    def begin(self, question: Question, owner: Identity) -> Course:
-        """The course of the question's answer, not yet under way."""
-        return Course(self.ports, STEPS, question, owner)
+    def begin(self, question: Question, owner: Identity, awaiting: Awaiting | None = None) -> Course:
+        """The course of the question's answer, not yet under way; `awaiting` hears the caller's tools on Converse."""
+        return Course(self.ports, STEPS, question, owner, awaiting)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,6 +12,7 @@ from enum import Enum, auto
 from typing import Any
 
 from gateway.answers import Abstention, Answer, AnswerStore, Exchange, FinishReason, Question, Timing
+from gateway.awaiting import Awaiting
 from gateway.budget import Budget, Experience
 from gateway.caching import AnswerCache
 from gateway.events import Emit, Event, Stage, StageState, Started
@@ -20,9 +21,10 @@ from gateway.generation import Generator, Model
 from gateway.models import Models
 from gateway.plans import Plan, PlanLimits
 from gateway.repeating import answer_id, check_same, repeat
-from gateway.retrieval import Degradation, Found, Retriever
+from gateway.retrieval import Degradation, Found, Hit, Retriever
 from gateway.sessions import SessionStore, Turn
-from gateway.tools import ToolExchange
+from gateway.tools import ToolExchange, ToolLimits
+from gateway.web import Web
 from meshkit.errors import InvalidArgument, MeshError, Unavailable
 from meshkit.identity import Identity
 
@@ -39,6 +41,7 @@ class Limits:
     history_turns: int
     max_answer_tokens: int
     save_timeout_s: float
+    tools: ToolLimits = field(default_factory=ToolLimits)
     planning: PlanLimits = field(default_factory=PlanLimits)
 
 
@@ -52,6 +55,7 @@ class Ports:
     sessions: SessionStore
     answers: AnswerStore
     limits: Limits
+    web: Web | None = None
     experience: Experience = field(default_factory=Experience)
     cache: AnswerCache | None = None
 
@@ -75,10 +79,18 @@ class Course:
     """One answer on its way; `run` it once. Only the task that runs it changes it, and steps run one at a time.
 
     A step does its work, tells it by `emit`, and returns the state that comes next; `steps` has one for each state but
-    END. What a step finds out stands in the attributes, for the steps behind it.
+    END. What a step finds out stands in the attributes, for the steps behind it. `awaiting` hears what the caller's
+    tools answer; None where the caller cannot say so before the answer ends.
     """
 
-    def __init__(self, ports: Ports, steps: Mapping[State, Step], question: Question, owner: Identity) -> None:
+    def __init__(
+        self,
+        ports: Ports,
+        steps: Mapping[State, Step],
+        question: Question,
+        owner: Identity,
+        awaiting: Awaiting | None = None,
+    ) -> None:
         self.ports = ports
         self.question = question
         self.owner = owner
@@ -87,6 +99,7 @@ class Course:
         self.plan = Plan()
         self.found = Found(())
         self.exchanges: tuple[ToolExchange, ...] = question.tool_exchanges
+        self.awaiting = awaiting
         self._steps = steps
         self._begin_s = time.monotonic()
         self.create_time = datetime.now(UTC)
@@ -161,6 +174,14 @@ class Course:
     def say(self, text: str) -> None:
         """Go on with the text; before its event, so that a caller who leaves meanwhile has been told it."""
         self._text.append(text)
+
+    def cite(self, hits: Sequence[Hit]) -> Sequence[int]:
+        """Let the answer rest on these hits too, behind those that it has, and give the numbers to cite them by."""
+        known = list(self.found.hits)
+        known += [hit for hit in hits if all(hit.chunk != each.chunk for each in known)]
+        self.found = replace(self.found, hits=tuple(known))
+        chunks = [each.chunk for each in known]
+        return [chunks.index(hit.chunk) + 1 for hit in hits]
 
     def note(self, **changes: Any) -> None:
         """Change fields of the answer."""

@@ -45,6 +45,16 @@ class ToolExchange:
     result: ToolResult
 
 
+@dataclass(frozen=True, slots=True)
+class ToolLimits:
+    """What the tools of one answer may take; `caller_timeout_s` is for the caller's, which may ask a person."""
+
+    timeout_s: float = 10.0
+    caller_timeout_s: float = 60.0
+    max_calls: int = 8
+    max_result_bytes: int = 16384
+
+
 class ServerTool(Protocol):
     """A tool of the mesh's own."""
 

@@ -22,6 +22,9 @@ from gateway.relaying import Pace
 from gateway.service import AnswerService, FeedbackService, MeshService, SessionService
 from gateway.service_openai import OpenAIService
 from gateway.settings import Settings
+from gateway.tavily_web import open_tavily_web
+from gateway.tools import ToolLimits
+from gateway.web import Web
 from meshkit.channel import make_channel, open_channel
 from meshkit.identity import Identity
 from meshkit.redis_store import open_redis
@@ -70,7 +73,19 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         }
         generators = await stack.enter_async_context(open_generators(settings))
         models = await stack.enter_async_context(open_models(generators.generator, settings.models_ttl_s))
-        yield App(_registrations(settings, stores, channels, generators, models))
+        web = await stack.enter_async_context(_open_web(settings))
+        yield App(_registrations(settings, stores, channels, generators, models, web))
+
+
+@asynccontextmanager
+async def _open_web(settings: Settings) -> AsyncIterator[Web | None]:
+    """The web's search, where there is a key for it."""
+    if not (key := settings.web_search_key).get_secret_value():
+        yield None
+        return
+    bounds = (settings.tool_timeout_s, settings.max_web_search_bytes, settings.max_web_searches)
+    async with open_tavily_web(settings.web_search_url, key, *bounds) as web:
+        yield web
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +154,10 @@ def _registrations(
     channels: Mapping[str, grpc.aio.Channel],
     generators: Generators,
     models: Models,
+    web: Web | None,
 ) -> list[Registration]:
     retriever = RetrieverPeer(channels["retriever_svc"])
-    ports = Ports(retriever, generators.generator, models, stores.sessions, stores.answers, _limits(settings))
+    ports = Ports(retriever, generators.generator, models, stores.sessions, stores.answers, _limits(settings), web=web)
     answering = Answering(ports)
     catalog, encoder = IngestPeer(channels["ingest_svc"]), EmbedderPeer(channels["embedder_svc"])
     pace = _pace(settings)
@@ -233,6 +249,13 @@ def _limits(settings: Settings) -> Limits:
         history_turns=settings.history_turns,
         max_answer_tokens=settings.max_answer_tokens,
         save_timeout_s=settings.save_timeout_s,
+        min_grounding=settings.min_grounding,
+        tools=ToolLimits(
+            settings.tool_timeout_s,
+            settings.caller_tool_timeout_s,
+            settings.max_tool_calls,
+            settings.max_tool_result_bytes,
+        ),
     )
 
 

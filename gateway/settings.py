@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from meshkit import replicas
@@ -33,6 +33,28 @@ class ReplicaSettings(BaseModel):
     poll_timeout_s: PositiveFloat = Field(1.0, description="Seconds that a replica has to say how it stands.")
     resolve_s: PositiveFloat = Field(5.0, description="Seconds after which a name's addresses are asked for anew.")
     resolve_timeout_s: PositiveFloat = Field(2.0, description="Seconds that asking for a name's addresses may take.")
+
+
+class CacheSettings(BaseModel):
+    """Knobs of the cache of answers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = Field(True, description="Whether answers are given again.")
+    ttl_s: PositiveInt = Field(3600, description="Seconds that an answer may be given again.")
+    similarity: float = Field(
+        0.9,
+        ge=0,
+        le=1.01,
+        description="Least cosine of two questions for one's answer to be the other's; above 1 only equal ones are.",
+    )
+    timeout_s: PositiveFloat = Field(0.5, description="Seconds that looking for an answer may take.")
+    max_answers: PositiveInt = Field(10_000, description="Answers that are kept of one tenant.")
+    max_questions: PositiveInt = Field(1000, description="Questions of a collection that one is compared with.")
+    max_collections: PositiveInt = Field(64, description="Collections whose questions a gateway has in memory.")
+    max_answer_bytes: PositiveInt = Field(512 * 1024, description="Bytes of the largest answer, with its chunks, kept.")
+    max_filling: PositiveInt = Field(128, description="Answers being kept at once; the next ones are not.")
+    memory_bytes: PositiveInt = Field(64 * 1024 * 1024, description="Bytes of answers that a gateway has in memory.")
 
 
 class Settings(ServerSettings):
@@ -66,11 +88,24 @@ class Settings(ServerSettings):
     answer_ttl_s: PositiveInt = Field(30 * _DAY_S, description="Seconds that an answer is kept.")
     max_feedback: PositiveInt = Field(100_000, description="Entries of feedback that are kept of one tenant.")
     save_timeout_s: PositiveFloat = Field(2.0, description="Seconds that keeping an answer may take.")
+    cache: CacheSettings = Field(CacheSettings(), description="Knobs of the cache of answers.")
 
     top_k: PositiveInt = Field(8, le=100, description="Chunks to answer from where the question does not say.")
     history_turns: PositiveInt = Field(8, description="Turns of the conversation that the model is shown.")
     max_answer_tokens: PositiveInt = Field(1024, description="Tokens of an answer where the question does not say.")
+    min_grounding: float = Field(
+        0.5, gt=0, le=1, description="Score of 0 to 1 from which a passage counts as support of a sentence."
+    )
     models_ttl_s: PositiveFloat = Field(10.0, description="Seconds after which the generator's models are asked anew.")
+
+    tool_timeout_s: PositiveFloat = Field(10.0, description="Seconds that a tool of the mesh's own may take.")
+    caller_tool_timeout_s: PositiveFloat = Field(60.0, description="Seconds that a tool of the caller's may take.")
+    max_tool_calls: int = Field(8, ge=0, description="Calls of tools that an answer may make.")
+    max_tool_result_bytes: PositiveInt = Field(16384, description="Bytes of a tool's result that are read.")
+    web_search_url: str = Field("https://api.tavily.com/search", description="URL of a web search like Tavily's.")
+    web_search_key: SecretStr = Field(SecretStr(""), description="Key for it; without one the web is not searched.")
+    max_web_search_bytes: PositiveInt = Field(1_048_576, description="Bytes that it may answer with.")
+    max_web_searches: PositiveInt = Field(32, description="Searches of the web at the same time.")
 
     heartbeat_s: PositiveFloat = Field(10.0, description="Seconds of silence after which a heartbeat is sent.")
     hold_s: float = Field(

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,8 +12,10 @@ from google.protobuf.descriptor import FileDescriptor
 from gateway.answering import Answering
 from gateway.balanced_generator import Replica, open_balanced_generator
 from gateway.balancing import Policy, Standing
+from gateway.caching import AnswerCache
 from gateway.course import Limits, Ports
 from gateway.generation import Generator
+from gateway.metrics import CacheCollector
 from gateway.models import Models, open_models
 from gateway.peers import EmbedderPeer, GeneratorPeer, IngestPeer, RetrieverPeer, ServerPeer
 from gateway.redis_answers import RedisAnswers, RedisFeedback
@@ -25,6 +27,7 @@ from gateway.settings import Settings
 from gateway.tavily_web import open_tavily_web
 from gateway.tools import ToolLimits
 from gateway.web import Web
+from gateway.wiring_cache import open_cache
 from meshkit.channel import make_channel, open_channel
 from meshkit.identity import Identity
 from meshkit.redis_store import open_redis
@@ -74,7 +77,10 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         generators = await stack.enter_async_context(open_generators(settings))
         models = await stack.enter_async_context(open_models(generators.generator, settings.models_ttl_s))
         web = await stack.enter_async_context(_open_web(settings))
-        yield App(_registrations(settings, stores, channels, generators, models, web))
+        retriever, embedder = RetrieverPeer(channels["retriever_svc"]), EmbedderPeer(channels["embedder_svc"])
+        cache = await stack.enter_async_context(open_cache(settings, retriever, embedder))
+        registrations = _registrations(settings, stores, channels, generators, models, web, cache)
+        yield App(registrations, collectors=[CacheCollector(cache)])
 
 
 @asynccontextmanager
@@ -155,9 +161,12 @@ def _registrations(
     generators: Generators,
     models: Models,
     web: Web | None,
+    cache: AnswerCache,
 ) -> list[Registration]:
     retriever = RetrieverPeer(channels["retriever_svc"])
     ports = Ports(retriever, generators.generator, models, stores.sessions, stores.answers, _limits(settings), web=web)
+    if settings.cache.enabled:
+        ports = replace(ports, cache=cache)
     answering = Answering(ports)
     catalog, encoder = IngestPeer(channels["ingest_svc"]), EmbedderPeer(channels["embedder_svc"])
     pace = _pace(settings)

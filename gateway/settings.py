@@ -57,6 +57,28 @@ class CacheSettings(BaseModel):
     memory_bytes: PositiveInt = Field(64 * 1024 * 1024, description="Bytes of answers that a gateway has in memory.")
 
 
+class CacheSettings(BaseModel):
+    """Knobs of the cache of answers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = Field(True, description="Whether answers are given again.")
+    ttl_s: PositiveInt = Field(3600, description="Seconds that an answer may be given again.")
+    similarity: float = Field(
+        0.9,
+        ge=0,
+        le=1.01,
+        description="Least cosine of two questions for one's answer to be the other's; above 1 only equal ones are.",
+    )
+    timeout_s: PositiveFloat = Field(0.5, description="Seconds that looking for an answer may take.")
+    max_answers: PositiveInt = Field(10_000, description="Answers that are kept of one tenant.")
+    max_questions: PositiveInt = Field(1000, description="Questions of a collection that one is compared with.")
+    max_collections: PositiveInt = Field(64, description="Collections whose questions a gateway has in memory.")
+    max_answer_bytes: PositiveInt = Field(512 * 1024, description="Bytes of the largest answer, with its chunks, kept.")
+    max_filling: PositiveInt = Field(128, description="Answers being kept at once; the next ones are not.")
+    memory_bytes: PositiveInt = Field(64 * 1024 * 1024, description="Bytes of answers that a gateway has in memory.")
+
+
 class Settings(ServerSettings):
     """Read from RAGMESH_GATEWAY_*."""
 
@@ -88,6 +110,7 @@ class Settings(ServerSettings):
     answer_ttl_s: PositiveInt = Field(30 * _DAY_S, description="Seconds that an answer is kept.")
     max_feedback: PositiveInt = Field(100_000, description="Entries of feedback that are kept of one tenant.")
     save_timeout_s: PositiveFloat = Field(2.0, description="Seconds that keeping an answer may take.")
+    cache: CacheSettings = Field(CacheSettings(), description="Knobs of the cache of answers.")
     cache: CacheSettings = Field(CacheSettings(), description="Knobs of the cache of answers.")
 
     top_k: PositiveInt = Field(8, le=100, description="Chunks to answer from where the question does not say.")

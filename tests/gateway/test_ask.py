@@ -25,7 +25,7 @@ async def test_answer_comes_as_numbered_events(gateway: Gateway) -> None:
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
     kinds = [event.WhichOneof("event") for event in events]
     assert kinds[0] == "started"
-    assert kinds[-4:] == ["citation", "usage", "stage", "final"]
+    assert kinds[-5:] == ["citation", "usage", "grounding", "stage", "final"]
     assert [event.HasField("elapsed") for event in events] == [kind != "token" for kind in kinds]
     final = events[-1].final
     assert final.text == "Employees get 25 days of leave. [1]"

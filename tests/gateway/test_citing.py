@@ -23,7 +23,7 @@ HITS = [Hit(_chunk(LEAVE), 1.0), Hit(_chunk(PAY, 1), 0.5)]
 
 
 def _cited(text: str, *cuts: int) -> list[Citation]:
-    citer = Citer(HITS)
+    citer = Citer(dict(enumerate(HITS, start=1)))
     places = [0, *sorted(cuts), len(text)]
     return [found for begin, end in pairwise(places) for found in citer.feed(text[begin:end])]
 
@@ -98,7 +98,7 @@ def test_paraphrase_cites_the_whole_chunk(text: str) -> None:
 def test_neighbour_that_has_the_words_is_cited() -> None:
     """A quotation from a hit's window cites the neighbour in which it stands."""
     hit = Hit(_chunk("First part.", 4), 1.0, window=(_chunk("Second part.", 5),))
-    (cited,) = Citer([hit]).feed("Second part. [1]")
+    (cited,) = Citer({1: hit}).feed("Second part. [1]")
     assert (cited.chunk, cited.verbatim) == ("chunks/5", True)
 
 

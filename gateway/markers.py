@@ -1,0 +1,40 @@
+"""The markers by which an answer names the passages that it rests on."""
+
+import re
+
+_NUMBER = r"\d{1,4}(?:\s?[-–]\s?\d{1,4})?"  # noqa: RUF001 - models write ranges so
+_NUMBERS = rf"{_NUMBER}(?:\s?[,;，、；]\s?{_NUMBER}){{0,7}}"
+# `[1]`; as some models write, `[1, 2]`, `[1-3]`, `[^1]`, `【1】` or `【1†source】`.
+MARKER = re.compile(rf"[\[【［]\^?\s?({_NUMBERS})\s?(?:†[^\]】］\n]{{0,24}})?[\]】］]")  # noqa: RUF001
+ANY_MARKER = re.sub(r"\((?!\?)", "(?:", MARKER.pattern)
+"""The pattern without its group, to be part of others."""
+MARKER_ENDS = frozenset("]】］")  # noqa: RUF001
+# Bounded, so that only the end of a text can hold half a marker.
+MAX_MARKER_CHARS = 160
+HALF_MARKER = re.compile(
+    rf"[\[【［][\^\s\d,;，、；–-]{{0,{MAX_MARKER_CHARS}}}(?:†[^\]】］\n]{{0,24}})?\Z"  # noqa: RUF001
+)
+FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
+_TICKS = re.compile(r"`+")
+
+
+def numbers_of(marker: re.Match[str]) -> list[int]:
+    """The numbers that the marker names, each once."""
+    found: dict[int, None] = {}
+    for part in re.split(r"[,;，、；]", marker[1]):
+        first, *last = (int(number) for number in re.split(r"[-–]", part))  # noqa: RUF001
+        found.update(dict.fromkeys(range(first, last[0] + 1) if last else [first]))
+    return list(found)
+
+
+def in_code(text: str, place: int) -> bool:
+    """Whether Markdown takes the place for code, as far as what stands before it says."""
+    if "`" not in text and "~~~" not in text:
+        return False
+    line = text[text.rfind("\n", 0, place) + 1 : place]
+    return in_fence(text, place) or len(_TICKS.findall(FENCE.sub("", line))) % 2 == 1
+
+
+def in_fence(text: str, place: int) -> bool:
+    """Whether a block of code is open at the place."""
+    return len(FENCE.findall(text, 0, place)) % 2 == 1

@@ -22,6 +22,11 @@ class Failure(BaseModel):
         """The failure that an error is."""
         return cls(code=error.code, reason=error.reason, message=error.message, metadata=error.metadata)
 
+    @property
+    def without_text(self) -> bool:
+        """Whether it is of a document that was read and has no text: nothing is lost. Pages that OCR could read are."""
+        return self.reason == "NO_TEXT" and "ocr" not in self.metadata
+
     def error(self) -> MeshError:
         """The error that the failure was."""
         return _MEMBERS[self.code](self.reason, self.message, metadata=self.metadata)

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from ingest_svc.jobs import Entry, not_readable, too_many_files
 from ingest_svc.threads import in_thread
-from meshkit.errors import MeshError, map_exceptions
+from meshkit.errors import MeshError, invalid, map_exceptions
 
 _LISTED_AT_ONCE = 1000
 # A file changed so lately may change once more with no change of its times, which count in ticks.
@@ -112,6 +112,8 @@ class FolderSources:
     def _folder(self, uri: str) -> Path:
         try:
             parts = urlsplit(uri)
+            if "?" in uri or "#" in uri:
+                raise invalid("source_uri", "file: has no query and no fragment; in a name write %3F and %23")
             path = Path(unquote(parts.path))
             if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not path.is_absolute():
                 raise not_readable(uri)

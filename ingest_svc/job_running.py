@@ -2,6 +2,7 @@
 
 import fnmatch
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from ingest_svc.progress import Progress, ProgressBus
 from ingest_svc.reindexing import Reindexing
 from ingest_svc.taking import Taking
 from ingest_svc.work import WorkItem
-from meshkit.errors import MeshError
+from meshkit.errors import MeshError, invalid
 from meshkit.identity import Identity, acting_as
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 _SCOPES = frozenset({"ingest"})
 _OPEN = (JobState.PENDING, JobState.RUNNING)
 _PAGE = 500
+# A class of characters, as fnmatch reads it.
+_CLASS = re.compile(r"\[!?+\]?+[^\]]*\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,15 @@ def _is_through(under_way: UnderWay) -> bool:
 def selected(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
     """Whether some pattern of `include` matches the path, or there is none, and none of `exclude` does."""
     return (not include or _matches(path, include)) and not _matches(path, exclude)
+
+
+def check_patterns(field: str, patterns: Sequence[str]) -> None:
+    """Raise INVALID_FIELD for a pattern that matches nothing, or not what it says."""
+    for place, pattern in enumerate(patterns):
+        if not pattern:
+            raise invalid(f"{field}[{place}]", "is empty")
+        if "[" in _CLASS.sub("", pattern):
+            raise invalid(f"{field}[{place}]", f"{pattern}: a `[` is not closed; `[[]` matches one")
 
 
 def _came_from(document: Document, source_uri: str) -> bool:

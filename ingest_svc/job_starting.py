@@ -9,6 +9,7 @@ from typing import Any
 from ingest_svc.catalog import Catalog, Request, now
 from ingest_svc.chunking import Strategies
 from ingest_svc.encoder import Encoder, describe
+from ingest_svc.job_running import check_patterns
 from ingest_svc.jobs import Job, JobStore, Reindex, Sources
 from ingest_svc.progress import Progress, ProgressBus
 from ingest_svc.reindexing import refuse_second
@@ -69,6 +70,8 @@ class JobDesk:
         Raises COLLECTION_NOT_FOUND, SOURCE_NOT_READABLE, STRATEGY_NOT_FOUND, INVALID_FIELD, REQUEST_ID_REUSED or
         OVERLOADED.
         """
+        check_patterns("include", order.include)
+        check_patterns("exclude", order.exclude)
         collection = await self._catalog.get_collection(tenant, order.collection)
         await self._sources.open(tenant, order.source_uri)
         chunking = collection.chunking

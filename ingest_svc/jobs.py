@@ -43,6 +43,7 @@ class JobCounts(Record):
     bytes: int = 0
     searchable: int = 0
     pages: int = 0
+    without_text: int = 0
 
     @property
     def settled(self) -> int:
@@ -147,6 +148,11 @@ class Settled:
     bytes: int = 0
     pages: int = 0
     failure: DocumentFailure | None = None
+
+    @property
+    def without_text(self) -> bool:
+        """Whether nothing of it is missing, as it has no text."""
+        return self.failure is not None and self.failure.failure.without_text
 
 
 @dataclass(frozen=True, slots=True)

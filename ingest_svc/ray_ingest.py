@@ -18,7 +18,7 @@ from ingest_svc.edge_peer import EdgeAccess, open_edge
 from ingest_svc.encoder import describe
 from ingest_svc.failure import Failure
 from ingest_svc.intake import document_id
-from ingest_svc.job_running import selected
+from ingest_svc.job_running import check_patterns, selected
 from ingest_svc.jobs import DocumentFailure, Entry, Job, JobState, Settled
 from ingest_svc.peers import EmbedderPeer
 from ingest_svc.progress import Progress
@@ -87,6 +87,7 @@ class _Account:
         self._seen.add(settled.key)
         counts = self.job.counts
         values = {settled.outcome: getattr(counts, settled.outcome) + 1, "bytes": counts.bytes + settled.bytes}
+        values |= {"without_text": counts.without_text + settled.without_text}
         self._count(**values, chunks=counts.chunks + settled.chunks, pages=counts.pages + settled.pages)
         if settled.failure and len(self._failures) < _MAX_FAILURES:
             self._failures.append(settled.failure)
@@ -131,7 +132,7 @@ def _progress(settled: Settled) -> Progress:
 
 
 def main(text: str) -> int:
-    """Carry out an order, as JSON; 0 where every document is ready."""
+    """Carry out an order, as JSON; 0 where every document that has text is ready."""
     out = _own_stdout()
     order = Order.model_validate_json(text)
     if importlib.util.find_spec("ray") is None:
@@ -145,12 +146,15 @@ def main(text: str) -> int:
         account.end(Failure.of(error))
     except KeyboardInterrupt:
         return _INTERRUPTED
-    return 0 if account.job.state is JobState.SUCCEEDED and not account.job.counts.failed else 1
+    counts = account.job.counts
+    return 0 if account.job.state is JobState.SUCCEEDED and counts.failed == counts.without_text else 1
 
 
 def _ingest(order: Order, account: _Account) -> None:
     from ingest_svc import ray_pipeline
 
+    check_patterns("include", order.include)
+    check_patterns("exclude", order.exclude)
     plan, entries = asyncio.run(_prepared(order, account))
     wanted = [entry for entry in entries if selected(entry.path, order.include, order.exclude)]
     account.found(len(wanted))

@@ -77,7 +77,7 @@ end
 """
 # KEYS: as _PARTS. ARGV: key, stage, whether it was read and can be found.
 _REACH = f"{REACH} return reach(KEYS, unpack(ARGV))"
-# KEYS: as _PARTS. ARGV: key, outcome, chunks, bytes, pages, failure or '', failures kept.
+# KEYS: as _PARTS. ARGV: key, outcome, chunks, bytes, pages, failure or '', failures kept, '1' for one without text.
 _SETTLE = """
 redis.call('SREM', KEYS[2], ARGV[1])
 redis.call('SREM', KEYS[7], ARGV[1])
@@ -95,6 +95,7 @@ redis.call('HINCRBY', KEYS[3], 'pages', ARGV[5])
 if ARGV[6] ~= '' and redis.call('LLEN', KEYS[4]) < tonumber(ARGV[7]) then
   redis.call('RPUSH', KEYS[4], ARGV[6])
 end
+if ARGV[8] ~= '' then redis.call('HINCRBY', KEYS[3], 'without_text', 1) end
 return 1
 """
 
@@ -229,7 +230,7 @@ class RedisJobs:
         failure = settled.failure.model_dump_json() if settled.failure else ""
         args: list[str | int] = [settled.key, settled.outcome, settled.chunks, settled.bytes, settled.pages]
         with store_errors():
-            await self._settle(keys=keys, args=[*args, failure, _MAX_FAILURES])
+            await self._settle(keys=keys, args=[*args, failure, _MAX_FAILURES, "1" if settled.without_text else ""])
 
 
 def _job(tenant: str, id: str) -> str:

@@ -62,7 +62,7 @@ class _Reading:
         pdf_blocks.write(pages, writer)
         if writer.empty and self._pages[_SCANNED]:
             message = f"the document has scanned pages only: {self._why}"
-            raise InvalidArgument("NO_TEXT", message, metadata={"media_type": PDF})
+            raise InvalidArgument("NO_TEXT", message, metadata={"media_type": PDF, "ocr": self._why})
         fields = self._document.get_metadata_dict(skip_empty=True)
         title = fields.get("Title", "")
         return writer.extract(

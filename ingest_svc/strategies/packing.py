@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -12,7 +12,7 @@ from ingest_svc.strategies.measured_text import MeasuredText
 
 
 class SizeParameters(Parameters):
-    """Bounds in tokens of the collection's encoder."""
+    """Bounds in tokens of the collection's encoder; the default overlap shrinks with the size."""
 
     max_tokens: int = Field(180, ge=16, le=8192, description="Most tokens in a chunk.")
     overlap_tokens: int = Field(
@@ -21,6 +21,14 @@ class SizeParameters(Parameters):
         le=4096,
         description="Most tokens that a chunk repeats of the one before it, where a paragraph is parted.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_overlap_fits(cls, given: dict[str, Any]) -> dict[str, Any]:
+        size = given.get("max_tokens")
+        if "overlap_tokens" in given or not isinstance(size, int | float):
+            return given
+        return {**given, "overlap_tokens": max(min(cls.model_fields["overlap_tokens"].default, int(size) // 2), 0)}
 
     @model_validator(mode="after")
     def _overlap_is_the_smaller_part(self) -> Self:

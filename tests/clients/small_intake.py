@@ -96,6 +96,10 @@ class Documents(documents_pb2_grpc.DocumentServiceServicer):
             error = status(grpc.StatusCode.INVALID_ARGUMENT, "UNREADABLE_DOCUMENT", "not UTF-8")
             yield _progress(head, documents_pb2.Document.STATE_FAILED, error=error)
             return
+        if not data.strip():
+            error = status(grpc.StatusCode.INVALID_ARGUMENT, "NO_TEXT", "the document has no text")
+            yield _progress(head, documents_pb2.Document.STATE_FAILED, error=error)
+            return
         yield _progress(head, documents_pb2.Document.STATE_READY, unchanged=unchanged)
 
     async def GetDocument(self, request: Any, context: Any) -> documents_pb2.GetDocumentResponse:
@@ -171,7 +175,7 @@ class Jobs(jobs_pb2_grpc.JobServiceServicer):
         if self.job.source_uri:
             error = status(grpc.StatusCode.INVALID_ARGUMENT, "UNREADABLE_DOCUMENT", "the PDF is broken")
             self.job.failures.add(uri=f"{self.job.source_uri}/broken.pdf", error=error)
-            self.job.counts.MergeFrom(jobs_pb2.JobCounts(ready=1, failed=1, chunks=7))
+            self.job.counts.MergeFrom(jobs_pb2.JobCounts(ready=1, failed=3, without_text=2, chunks=7))
             self.job.state = jobs_pb2.Job.STATE_SUCCEEDED
         elif self.job.reindexing.encoder == "broken":
             error = status(grpc.StatusCode.INTERNAL, "INTERNAL_ERROR", "the document's bytes are gone")

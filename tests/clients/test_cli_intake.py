@@ -21,7 +21,7 @@ async def test_an_address_is_taken_in_by_a_job(mesh: SmallMesh) -> None:
     assert finished.code == 1
     lines = finished.out.splitlines()
     assert lines[0] == "jobs/j2 takes in s3://team/handbook"
-    assert lines[1] == "jobs/j2 succeeded: 1 ready, 0 unchanged, 1 failed; 7 chunks"
+    assert lines[1] == "jobs/j2 succeeded: 1 ready, 0 unchanged, 1 failed, 2 without text; 7 chunks"
     assert " ".join(lines[-2].split()) == "broken.pdf UNREADABLE_DOCUMENT the PDF is broken"
     (started,) = mesh.jobs.started
     assert (started.source_uri, list(started.include), started.delete_missing) == (
@@ -105,6 +105,16 @@ async def test_a_file_that_cannot_be_read_is_told_and_stops_no_other(mesh: Small
     assert finished.out.splitlines()[0] == "1 ready, 0 unchanged, 1 failed"
     assert "/proc/self/mem" in finished.out
     assert "Traceback" not in finished.err
+
+
+async def test_a_file_without_text_is_no_failure(mesh: SmallMesh, tmp_path: Path) -> None:
+    """It is told with its reason, and the exit code is 0: nothing is missing."""
+    (tmp_path / "a.md").write_text("a")
+    (tmp_path / "empty.md").write_text("\n")
+    finished = await ragmesh(mesh, "ingest", str(tmp_path))
+    assert finished.code == 0
+    assert finished.out.splitlines()[0] == "1 ready, 0 unchanged, 0 failed, 1 without text"
+    assert "NO_TEXT" in finished.out
 
 
 async def test_names_are_shown_whole(mesh: SmallMesh, tmp_path: Path) -> None:

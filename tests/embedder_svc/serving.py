@@ -1,6 +1,7 @@
 """The embedder's app over models of the test's choosing, on a real channel."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -60,3 +61,10 @@ async def served(
 def embed(texts: list[str], **fields: Any) -> embedder_pb2.EmbedRequest:
     """An EmbedRequest; enums by name."""
     return ParseDict({"texts": texts, **fields}, embedder_pb2.EmbedRequest())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until it holds, for five seconds at most."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.005)

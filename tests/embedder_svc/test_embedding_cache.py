@@ -26,8 +26,7 @@ from meshkit.testing import connect, serve
 from meshkit.timing_wire import TIMINGS_KEY
 from ragmesh.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from tests.embedder_svc.doubles import LIMITS, MAX_TOKENS, WordEncoder
-from tests.embedder_svc.serving import ALICE, embed, served
-from tests.embedder_svc.test_service import until
+from tests.embedder_svc.serving import ALICE, embed, served, until
 from tests.redis_server import RedisServer, open_redis_server
 
 CARD = EncoderCard("m", "r", 256, "torch-cpu", 4)

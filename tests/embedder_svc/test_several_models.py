@@ -22,8 +22,8 @@ from meshkit.errors import NotFound
 from meshkit.testing import connect, serve
 from ragmesh.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from tests.embedder_svc.doubles import LIMITS, WordEncoder
-from tests.embedder_svc.serving import ALICE, embed
-from tests.embedder_svc.test_service import rows, until
+from tests.embedder_svc.serving import ALICE, embed, until
+from tests.embedder_svc.test_service import rows
 
 BUNDLED = "all-MiniLM-L6-v2"
 INFO = embedder_pb2.GetInfoRequest()

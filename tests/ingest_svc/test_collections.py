@@ -79,6 +79,14 @@ async def test_bad_settings_are_refused(world: World, settings: dict[str, Any], 
     assert not listed.collections
 
 
+async def test_a_field_without_a_type_is_told_what_it_may_be(world: World) -> None:
+    """In the words of the contract."""
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await world.alice.create_collection(filterable_fields=[KIND(field="year")])
+    assert failure_of(failed.value)[2] == ["collection.filterable_fields[0].type"]
+    assert "must be TYPE_STRING, TYPE_NUMBER, TYPE_BOOL or TYPE_STRING_LIST" in str(failed.value.details())
+
+
 async def test_updates_change_what_they_name(world: World) -> None:
     """Only the settings in the mask change, and the etag with them; an old etag is refused."""
     await world.alice.create_collection(display_name="Handbook", description="Old.")

@@ -240,7 +240,7 @@ async def test_scanned_pages_without_tesseract_are_told_of(tmp_path: Path, monke
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MeshError, match=r"OCR \(tesseract\) is not installed") as failed:
         await parsed(tmp_path, page(scan))
-    assert failed.value.reason == "NO_TEXT"
+    assert (failed.value.reason, "ocr" in failed.value.metadata) == ("NO_TEXT", True)
     found = await parsed(tmp_path, page(scan, page(lambda document: document.text(10, 20, "Text."))))
     assert found.warnings == ("scanned pages without text: 2 (OCR (tesseract) is not installed)",)
 

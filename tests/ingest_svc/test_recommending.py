@@ -80,7 +80,16 @@ def test_a_strategy_that_was_asked_for_is_taken() -> None:
 
 
 def test_bad_parameters_are_told_in_plain_words() -> None:
-    """With the field, the default that stands in the way, and nothing of the library that checked them."""
+    """With the field, what stands in its way, and nothing of the library that checked them."""
     with pytest.raises(InvalidArgument) as failed:
-        load_strategies().resolve("token", {"max_tokens": 20})
+        load_strategies().resolve("token", {"max_tokens": 20, "overlap_tokens": 30})
     assert str(failed.value).endswith("chunking.parameters: overlap_tokens (30) must be at most half of max_tokens")
+
+
+@pytest.mark.parametrize("strategy", ["recursive", "token", "format", "code", "semantic"])
+def test_a_default_overlap_shrinks_with_the_size(strategy: str) -> None:
+    """A small size alone is a whole choice; with room for it the overlap is the default."""
+    strategies = load_strategies()
+    default = strategies.resolve(strategy, {}).parameters["overlap_tokens"]
+    assert strategies.resolve(strategy, {"max_tokens": 50}).parameters["overlap_tokens"] == min(default, 25)
+    assert strategies.resolve(strategy, {"max_tokens": 500}).parameters["overlap_tokens"] == default

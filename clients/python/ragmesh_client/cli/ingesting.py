@@ -21,6 +21,7 @@ from ragmesh_client.uploads import FileProgress, document_files
 
 _MAX_NAME_CHARS = 40
 _STOPPED = "CANCELLED"
+_EMPTY = "without text"
 # What the bar, the counts and the time beside it need, and what is told however narrow the terminal is.
 _BAR_CHARS, _MIN_PACE_CHARS = 28, 10
 
@@ -46,7 +47,7 @@ async def upload(
             progress.stop()
             if not as_json:
                 _sum_up(ended, paths, total)
-    return len(ended) == total and not any(step.error for step in ended)
+    return len(ended) == total and all(_outcome(step) != "failed" for step in ended)
 
 
 async def follow(client: Client, job: jobs_pb2.Job, *, wait: bool, as_json: bool) -> bool:
@@ -77,7 +78,7 @@ async def show_job(steps: AsyncGenerator[jobs_pb2.WatchJobResponse, None], *, as
                 progress.update(task, completed=_settled(job), total=job.counts.found or None, description=_pace(job))
     if not as_json:
         _tell(job)
-    return job.state == jobs_pb2.Job.STATE_SUCCEEDED and not job.counts.failed
+    return job.state == jobs_pb2.Job.STATE_SUCCEEDED and job.counts.failed == job.counts.without_text
 
 
 def show_job_as_it_stands(job: jobs_pb2.Job) -> None:
@@ -130,7 +131,10 @@ def _pace(job: jobs_pb2.Job) -> str:
 
 def _tell(job: jobs_pb2.Job) -> None:
     counts = job.counts
-    words = [f"{counts.ready} ready", f"{counts.unchanged} unchanged", f"{counts.failed} failed"]
+    failed = counts.failed - counts.without_text
+    words = [f"{counts.ready} ready", f"{counts.unchanged} unchanged", f"{failed} failed"]
+    if counts.without_text:
+        words.append(f"{counts.without_text} without text")
     if counts.deleted:
         words.append(f"{counts.deleted} deleted")
     console.print(
@@ -144,6 +148,8 @@ def _tell(job: jobs_pb2.Job) -> None:
 def _sum_up(ended: Sequence[FileProgress], paths: Sequence[Path], total: int) -> None:
     counts = Counter(_outcome(step) for step in ended)
     words = [f"{counts[outcome]} {outcome}" for outcome in ("ready", "unchanged", "failed")]
+    if counts[_EMPTY]:
+        words.append(f"{counts[_EMPTY]} {_EMPTY}")
     if len(ended) < total:
         words.append(f"{total - len(ended)} not done")
     console.print(", ".join(words))
@@ -179,7 +185,8 @@ def _show_failures(failures: Sequence[tuple[str, RagmeshError]]) -> None:
 
 def _outcome(step: FileProgress) -> str:
     if step.error:
-        return "failed"
+        # Pages that OCR could read are missing, what has no text is not.
+        return _EMPTY if step.error.reason == "NO_TEXT" and "ocr" not in step.error.metadata else "failed"
     return "unchanged" if step.progress and step.progress.unchanged else "ready"
 
 

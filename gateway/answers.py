@@ -8,6 +8,7 @@ from gateway.failures import Failure
 from gateway.generation import Usage, Writing
 from gateway.retrieval import Degradation, SearchMode, Span
 from gateway.tools import Tool, ToolCall, ToolExchange
+from meshkit.errors import not_found
 from meshkit.identity import Identity
 
 
@@ -36,7 +37,8 @@ class Planning:
     """How to plan; None leaves a matter to the gateway.
 
     `server_tools` names the mesh's own tools that may be called, ("none",) for none of them; `search_collections` the
-    other collections that its search may look in.
+    other collections that its search may look in. `must_call` asks for a call of one of the caller's tools, whatever
+    the question; without `parallel_calls` the caller runs one at a time.
     """
 
     rewrite: bool | None = None
@@ -45,6 +47,8 @@ class Planning:
     max_retrieval_rounds: int | None = None
     server_tools: tuple[str, ...] = ()
     search_collections: tuple[str, ...] = ()
+    must_call: bool = False
+    parallel_calls: bool = True
 
 
 class CachePolicy(Enum):
@@ -164,3 +168,11 @@ class AnswerStore(Protocol):
     async def save(self, owner: Identity, answer: Answer) -> None: ...
 
     async def load(self, owner: Identity, id: str) -> Answer | None: ...
+
+
+async def load_answer(answers: AnswerStore, owner: Identity, name: str) -> Answer:
+    """The owner's answer of that name; raises NotFound ANSWER_NOT_FOUND."""
+    answer = await answers.load(owner, name.removeprefix("answers/"))
+    if answer is None:
+        raise not_found("answer", name, "ANSWER_NOT_FOUND")
+    return answer

@@ -261,8 +261,9 @@ class Course:
 
     async def _choose_model(self) -> Model:
         model = await self.ports.models.choose(self.question.model)
-        if self.question.writing.structured_output and not model.structured_output:
-            metadata = {"option": "structured_output", "model": model.name}
+        form, must_call = self.question.writing.structured_output, self.question.planning.must_call
+        if (form or must_call) and not model.structured_output:
+            metadata = {"option": "structured_output" if form else "tool_choice", "model": model.name}
             raise InvalidArgument("UNSUPPORTED_BY_ENGINE", "the model cannot hold to a form", metadata=metadata)
         self.note(model=model.name)
         return model

@@ -1,19 +1,22 @@
 """The bodies of OpenAI's API that the gateway takes: what it knows of them; the rest is ignored."""
 
 import json
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 from pydantic_core import PydanticCustomError
 
-from gateway.answers import Exchange, Question
+from gateway.answers import Exchange, Planning, Question
 from gateway.generation import Sampling, StructuredOutput, Writing
+from gateway.openai_tools import CalledTool, FunctionTool, NamedTool, ToolChoice
+from gateway.tools import Tool, ToolExchange
 from meshkit.errors import FieldViolation, InvalidArgument
 
 _COLLECTION = r"^[a-z0-9][a-z0-9._-]{0,62}(/.{1,256})?$"
 _MAX_QUESTION_BYTES = 32768
 _MAX_TEXTS = 2048
 _MAX_STOPS = 16
+_MAX_TOOLS = 128
 
 
 class _Body(BaseModel):
@@ -36,6 +39,8 @@ class ChatMessage(_Body):
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Annotated[tuple[_TextPart, ...], BeforeValidator(_in_parts)] = ()
+    tool_calls: list[CalledTool] | None = None
+    tool_call_id: str = ""
 
     def text(self) -> str:
         return "".join(part.text for part in self.content)
@@ -98,7 +103,9 @@ class ChatRequest(_Body):
     functions: Annotated[list[JsonValue], Field(max_length=0)] | None = None
     modalities: list[Literal["text"]] | None = None
     web_search_options: None = None
-    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+    tools: Annotated[list[FunctionTool], Field(max_length=_MAX_TOOLS)] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = True
 
     @property
     def includes_usage(self) -> bool:
@@ -121,7 +128,24 @@ class ChatRequest(_Body):
             history=_exchanges(self.messages[:place]),
             model=model,
             writing=self._writing(),
+            planning=Planning(
+                must_call=self.tool_choice == "required" or isinstance(self.tool_choice, NamedTool),
+                parallel_calls=self.parallel_tool_calls is not False,
+            ),
+            tools=self._tools(),
+            tool_exchanges=_tool_exchanges(self.messages[place:], place),
         )
+
+    def _tools(self) -> tuple[Tool, ...]:
+        """The tools that may be called: by the choice all, none, or the one named."""
+        if self.tool_choice == "none":
+            return ()
+        tools = tuple(offered.tool() for offered in self.tools or ())
+        if isinstance(self.tool_choice, NamedTool):
+            tools = tuple(tool for tool in tools if tool.name == self.tool_choice.function.name)
+        if self.tool_choice not in {None, "auto"} and not tools:
+            raise invalid_body("tool_choice", "chooses a tool that is not among `tools`")
+        return tools
 
     def _writing(self) -> Writing:
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
@@ -156,6 +180,20 @@ def _exchanges(messages: list[ChatMessage]) -> tuple[Exchange, ...]:
             last = turns.pop()
             turns.append(Exchange(last.question, last.text + said.text()))
     return tuple(turns)
+
+
+def _tool_exchanges(messages: list[ChatMessage], first: int) -> tuple[ToolExchange, ...]:
+    """What tools have answered to the question, which the messages begin with; `first` is its place among all."""
+    called = {call.id: call for said in messages for call in said.tool_calls or ()}
+    answered: dict[str, str] = {}
+    for place, said in enumerate(messages, start=first):
+        if said.role == "tool":
+            if said.tool_call_id not in called:
+                raise invalid_body(f"messages[{place}].tool_call_id", "names no call made since the last user message")
+            answered[said.tool_call_id] = said.text()
+    if open_calls := called.keys() - answered:
+        raise invalid_body("messages", f"the call {min(open_calls)} has no message of role `tool`")
+    return tuple(call.exchange(answered[id]) for id, call in called.items())
 
 
 def _texts(given: object) -> object:

@@ -10,6 +10,7 @@ from gateway.answers import Abstention, Answer, Citation, FinishReason
 from gateway.events import Event, Heartbeat, Started, Token
 from gateway.generation import Model, Usage
 from gateway.knowledge import Collection, Embedded
+from gateway.openai_tools import describe_calls
 from meshkit.errors import MeshError, not_found
 
 DONE = b"data: [DONE]\n\n"
@@ -60,6 +61,8 @@ class ChatStream:
     def _end(self, answer: Answer) -> Iterable[bytes]:
         annotations = annotate(answer)
         delta = {"annotations": annotations} if annotations else {}
+        if answer.tool_calls:
+            delta["tool_calls"] = describe_calls(answer.tool_calls, in_stream=True)
         yield self._chunk({**delta, **_refusal(answer)}, finish_reason(answer))
         if self._include_usage:
             yield _frame({**self._head(), "choices": [], "usage": describe_usage(answer.usage)})
@@ -83,6 +86,8 @@ class ChatStream:
 def completion(answer: Answer, model: str, created_s: int) -> bytes:
     """The answer as one body; `model` as the caller named it."""
     message = {"role": "assistant", "content": answer.text, "refusal": None, "annotations": annotate(answer)}
+    if answer.tool_calls:
+        message |= {"content": answer.text or None, "tool_calls": describe_calls(answer.tool_calls, in_stream=False)}
     choice = {
         "index": 0,
         "message": {**message, **_refusal(answer)},

@@ -43,6 +43,8 @@ async def call(course: Course) -> State:
 
 
 async def _hand_over(course: Course, calls: tuple[ToolCall, ...]) -> State:
+    if not course.question.planning.parallel_calls:
+        calls = calls[:1]
     for each in calls:
         await course.emit(each)
     course.note(tool_calls=calls)

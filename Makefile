@@ -116,6 +116,13 @@ LANGCHAIN := build/langchain
 bench-ingest: $(VENV)/.bench $(LANGCHAIN)/.installed gen ## Measure ingestion beside LangChain and the bare embedder. DOCUMENTS=N a round, BACKLOG=N in the long job.
 	$(PYTHON) -m bench.ingest $(PAGES) $(FILES)
 
+.PHONY: bench-answer bench-course
+bench-answer: $(VENV)/.bench $(LANGCHAIN)/.installed gen ## Measure answers at 1 to 500 streams through Envoy, beside LangChain. FOLDER=... has the questions.
+	$(PYTHON) -m bench.answer $(FOLDER)
+
+bench-course: $(VENV)/.bench $(LANGCHAIN)/.installed gen ## Measure what the state machine of an answer costs, beside the same steps in LangGraph.
+	$(PYTHON) -m bench.course
+
 bench-extractive: $(VENV)/.bench gen ## Measure how often the extractive engine's first quote holds the answer. FOLDER=... names the questions.
 	$(PYTHON) -m bench.extractive $(FOLDER)
 

@@ -9,24 +9,25 @@ from typing import Any
 import grpc
 from google.protobuf.descriptor import FileDescriptor
 
-from gateway.answering import Answering
 from gateway.balanced_generator import Replica, open_balanced_generator
 from gateway.balancing import Policy, Standing
-from gateway.caching import AnswerCache
 from gateway.course import Limits, Ports
 from gateway.generation import Generator
 from gateway.metrics import CacheCollector
-from gateway.models import Models, open_models
+from gateway.models import open_models
 from gateway.peers import EmbedderPeer, GeneratorPeer, IngestPeer, RetrieverPeer, ServerPeer
 from gateway.redis_answers import RedisAnswers, RedisFeedback
+from gateway.redis_journal import RedisJournal
 from gateway.redis_sessions import RedisSessions
-from gateway.relaying import Pace
-from gateway.service import AnswerService, FeedbackService, MeshService, SessionService
+from gateway.resuming import Resuming
+from gateway.service import FeedbackService, MeshService, SessionService
+from gateway.service_answers import AnswerService
 from gateway.service_openai import OpenAIService
 from gateway.settings import Settings
 from gateway.tavily_web import open_tavily_web
 from gateway.tools import ToolLimits
 from gateway.web import Web
+from gateway.wiring_answers import open_resuming
 from gateway.wiring_cache import open_cache
 from meshkit.channel import make_channel, open_channel
 from meshkit.identity import Identity
@@ -79,7 +80,12 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         web = await stack.enter_async_context(_open_web(settings))
         retriever, embedder = RetrieverPeer(channels["retriever_svc"]), EmbedderPeer(channels["embedder_svc"])
         cache = await stack.enter_async_context(open_cache(settings, retriever, embedder))
-        registrations = _registrations(settings, stores, channels, generators, models, web, cache)
+        limits = _limits(settings)
+        ports = Ports(retriever, generators.generator, models, stores.sessions, stores.answers, limits, web=web)
+        if settings.cache.enabled:
+            ports = replace(ports, cache=cache)
+        resuming = await stack.enter_async_context(open_resuming(settings, ports, stores.journal))
+        registrations = _registrations(settings, stores, channels, generators, resuming)
         yield App(registrations, collectors=[CacheCollector(cache)])
 
 
@@ -99,6 +105,7 @@ class _Stores:
     sessions: RedisSessions
     answers: RedisAnswers
     feedback: RedisFeedback
+    journal: RedisJournal
 
 
 @asynccontextmanager
@@ -108,6 +115,7 @@ async def _open_stores(settings: Settings) -> AsyncIterator[_Stores]:
             RedisSessions(redis, settings.session_ttl_s, settings.max_session_turns, settings.max_sessions),
             RedisAnswers(redis, settings.answer_ttl_s),
             RedisFeedback(redis, settings.max_feedback),
+            RedisJournal(redis, settings.resume.journal_ttl_s),
         )
 
 
@@ -159,23 +167,15 @@ def _registrations(
     stores: _Stores,
     channels: Mapping[str, grpc.aio.Channel],
     generators: Generators,
-    models: Models,
-    web: Web | None,
-    cache: AnswerCache,
+    resuming: Resuming,
 ) -> list[Registration]:
-    retriever = RetrieverPeer(channels["retriever_svc"])
-    ports = Ports(retriever, generators.generator, models, stores.sessions, stores.answers, _limits(settings), web=web)
-    if settings.cache.enabled:
-        ports = replace(ports, cache=cache)
-    answering = Answering(ports)
+    models = resuming.ports.models
     catalog, encoder = IngestPeer(channels["ingest_svc"]), EmbedderPeer(channels["embedder_svc"])
-    pace = _pace(settings)
     return [
         _registration(
             answers_pb2.DESCRIPTOR,
             answers_pb2_grpc.add_AnswerServiceServicer_to_server,
-            # The stub's own methods answer NOT_IMPLEMENTED, here and below.
-            AnswerService(answering, stores.answers, pace),  # type: ignore[abstract]
+            AnswerService(resuming, stores.answers),
         ),
         _registration(
             sessions_pb2.DESCRIPTOR,
@@ -190,7 +190,7 @@ def _registrations(
         _registration(
             openai_pb2.DESCRIPTOR,
             openai_pb2_grpc.add_OpenAIServiceServicer_to_server,
-            OpenAIService(answering, catalog, encoder, pace),
+            OpenAIService(resuming.underway, models, catalog, encoder),
         ),
         _registration(
             mesh_pb2.DESCRIPTOR,
@@ -200,6 +200,7 @@ def _registrations(
         _registration(
             api_keys_pb2.DESCRIPTOR,
             api_keys_pb2_grpc.add_ApiKeyServiceServicer_to_server,
+            # The stub's own methods answer NOT_IMPLEMENTED.
             api_keys_pb2_grpc.ApiKeyServiceServicer(),  # type: ignore[abstract]
         ),
     ]
@@ -265,14 +266,4 @@ def _limits(settings: Settings) -> Limits:
             settings.max_tool_calls,
             settings.max_tool_result_bytes,
         ),
-    )
-
-
-def _pace(settings: Settings) -> Pace:
-    return Pace(
-        heartbeat_s=settings.heartbeat_s,
-        hold_s=settings.hold_s,
-        buffer_events=settings.buffer_events,
-        # Leaving means saving, which has its own limit.
-        leave_timeout_s=settings.save_timeout_s + 1,
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,15 +35,22 @@ class Underway:
 
     The last event is an Answer, or Failed. The course's task and the heartbeat's timer add events, both by `_add`;
     readers add and remove themselves. The course waits while the reader that has come furthest has yet to read
-    `buffer_events`; with no reader it waits for nobody. `left` is called when the last reader has gone before the end.
+    `buffer_events`; with no reader it waits for nobody. `left` is called when the last reader has gone before the end,
+    `at_end` at the end, in whatever way it comes.
     """
 
-    def __init__(self, course: Course, pace: Pace, left: Callable[["Underway"], Awaitable[None]] | None = None) -> None:
+    def __init__(
+        self,
+        course: Course,
+        pace: Pace,
+        left: Callable[["Underway"], Awaitable[None]] | None = None,
+        at_end: Callable[["Underway"], None] = lambda _underway: None,
+    ) -> None:
         self.course = course
         self.pace = pace
         self.events: list[Numbered] = []
         self.readers: set[Relay] = set()
-        self.ended = False
+        self.over = asyncio.Event()
         self.failure: MeshError | None = None
         self.worth_sending = asyncio.Event()
         self.grown = asyncio.Event()
@@ -50,10 +58,16 @@ class Underway:
         self._numbering = Numbering()
         self._stopping = False
         self._left = left or Underway.close
+        self._at_end = at_end
         self._loop = asyncio.get_running_loop()
         self._silent_since_s = self._loop.time()
         self._beating = self._loop.call_later(pace.heartbeat_s, self._beat)
         self._task = asyncio.create_task(self._produce())
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last event is there."""
+        return self.over.is_set()
 
     def stop(self, why: MeshError | None = None) -> None:
         """End the answer where it is, with the answer so far or with an error; once is enough."""
@@ -87,11 +101,13 @@ class Underway:
 
     def _add(self, event: Event) -> None:
         self._silent_since_s = self._loop.time()
-        self.ended = isinstance(event, Answer | Failed)
         self.events.append(self._numbering.number(event))
         self.grown.set()
         if not isinstance(event, Started | Stage):
             self.worth_sending.set()
+        if isinstance(event, Answer | Failed):
+            self.over.set()
+            self._at_end(self)
 
     def _beat(self) -> None:
         """Fill a silence; one timer for the answer rather than one for each of its events."""
@@ -166,6 +182,16 @@ class Relay:
         underway.room.set()
         self.finished = isinstance(numbered.event, Answer | Failed)
         return numbered
+
+    async def last(self) -> Answer:
+        """The last event, without those before it; raises MeshError."""
+        self.position = sys.maxsize
+        self._underway.room.set()
+        await self._underway.over.wait()
+        last = self._underway.events[-1].event
+        if isinstance(last, Answer):
+            return last
+        raise self._underway.failure or TypeError(last)
 
     def stop(self, why: MeshError | None = None) -> None:
         """End the answer where it is, with the answer so far or with an error, for all who read it."""

@@ -3,7 +3,7 @@
 import hashlib
 
 from gateway.answers import Answer, Question
-from gateway.events import Emit, Started, Token
+from gateway.events import Emit, Event, Started, Token
 from meshkit.errors import InvalidArgument
 from meshkit.identity import Identity
 
@@ -22,11 +22,16 @@ def check_same(question: Question, answer: Answer) -> None:
 
 
 async def repeat(answer: Answer, emit: Emit) -> None:
-    """Emit the events of an answer that was given before; the text comes whole, the search is left out."""
-    await emit(Started(answer.id, answer.session, answer.collection, answer.model))
-    if answer.text:
-        await emit(Token(answer.text, answer.usage.completion_tokens))
-    for citation in answer.citations:
-        await emit(citation)
-    await emit(answer.usage)
-    await emit(answer)
+    """Emit the events of an answer that was given before."""
+    for event in (*told_again(answer), answer):
+        await emit(event)
+
+
+def told_again(answer: Answer) -> list[Event]:
+    """The events of an answer but for the last one; the text comes whole, the search is left out."""
+    return [
+        Started(answer.id, answer.session, answer.collection, answer.model),
+        *([Token(answer.text, answer.usage.completion_tokens)] if answer.text else []),
+        *answer.citations,
+        answer.usage,
+    ]

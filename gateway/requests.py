@@ -1,5 +1,7 @@
 """What callers ask, from the contract's messages."""
 
+from dataclasses import replace
+
 from google.protobuf.json_format import MessageToDict
 
 from gateway.answers import CachePolicy, Planning, Question, Retrieval
@@ -7,6 +9,7 @@ from gateway.failures import Failure
 from gateway.generation import Sampling, StructuredOutput, Writing
 from gateway.retrieval import SearchMode
 from gateway.tools import Tool, ToolCall, ToolExchange, ToolResult
+from meshkit.deadline import Deadline, capped
 from meshkit.errors import Unimplemented
 from ragmesh.gateway.v1 import answers_pb2, events_pb2
 from ragmesh.generator.v1 import generator_pb2
@@ -28,6 +31,23 @@ def read_question(request: answers_pb2.AskRequest) -> Question:
         linger_s=request.linger.ToTimedelta().total_seconds(),
         request_id=request.request_id,
     )
+
+
+def read_replay(request: answers_pb2.ReplayAnswerRequest, asked: Question) -> Question:
+    """The question that was asked, with the other options that the request gives."""
+    return replace(
+        asked,
+        model=request.model or asked.model,
+        retrieval=_read_retrieval(request.retrieval) if request.HasField("retrieval") else asked.retrieval,
+        writing=_read_writing(request.generation) if request.HasField("generation") else asked.writing,
+        planning=_read_planning(request.plan) if request.HasField("plan") else asked.planning,
+    )
+
+
+def replay_deadline(request: answers_pb2.ReplayAnswerRequest) -> Deadline:
+    """Until when the replay may take: as long as the request says, within the call's own time."""
+    asked_s = request.timeout.ToTimedelta().total_seconds() or float("inf")
+    return capped(asked_s, asked_s)
 
 
 def not_offered(option: str) -> Unimplemented:

@@ -1,32 +1,23 @@
-"""AnswerService and the services around it: messages to dataclasses and back."""
+"""The services around the answers: messages to dataclasses and back."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import grpc
 
-from gateway.answering import Answering
-from gateway.answers import Answer, AnswerStore, Question
-from gateway.conversing import Interrupt, Said, converse
-from gateway.course import unheard
+from gateway.answers import Answer, AnswerStore, load_answer
 from gateway.feedback import Feedback, FeedbackStore, Rating
 from gateway.models import Models
 from gateway.peers import ServerPeer
-from gateway.relaying import Pace, Relay, Underway
-from gateway.requests import not_offered, read_question
 from gateway.sessions import SessionStore
 from gateway.wire import read_citation, write_feedback, write_model, write_session
-from gateway.wire_events import write_answer, write_event
 from meshkit import pagination
 from meshkit.errors import not_found
-from meshkit.identity import Identity, current, require_scope
+from meshkit.identity import current, require_scope
 from ragmesh.gateway.v1 import (
-    answers_pb2,
-    answers_pb2_grpc,
     feedback_pb2,
     feedback_pb2_grpc,
     mesh_pb2,
@@ -36,61 +27,6 @@ from ragmesh.gateway.v1 import (
 )
 
 Context = grpc.aio.ServicerContext[Any, Any]
-
-
-class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
-    """Answers questions; ResumeAnswer, ExplainAnswer and ReplayAnswer are the stub's, NOT_IMPLEMENTED."""
-
-    def __init__(self, answering: Answering, answers: AnswerStore, pace: Pace) -> None:
-        self._answering = answering
-        self._answers = answers
-        self._pace = pace
-
-    async def Ask(self, request: answers_pb2.AskRequest, context: Context) -> AsyncIterator[answers_pb2.AskResponse]:
-        require_scope("ask")
-        async with self._relay(read_question(request)) as events:
-            async for event in events:
-                yield answers_pb2.AskResponse(event=write_event(event))
-
-    async def AskOnce(self, request: answers_pb2.AskOnceRequest, context: Context) -> answers_pb2.AskOnceResponse:
-        require_scope("ask")
-        answer = await self._answering.begin(read_question(request.ask), current()).run(unheard)
-        return answers_pb2.AskOnceResponse(answer=write_answer(answer))
-
-    async def Converse(
-        self, request_iterator: AsyncIterator[answers_pb2.ConverseRequest], context: Context
-    ) -> AsyncIterator[answers_pb2.ConverseResponse]:
-        require_scope("ask")
-        async with aclosing(converse(_said(request_iterator), self._relay)) as events:
-            async for event in events:
-                yield answers_pb2.ConverseResponse(event=write_event(event))
-
-    async def GetAnswer(self, request: answers_pb2.GetAnswerRequest, context: Context) -> answers_pb2.GetAnswerResponse:
-        require_scope("ask")
-        answer = await load_answer(self._answers, current(), request.name)
-        return answers_pb2.GetAnswerResponse(answer=write_answer(answer))
-
-    def _relay(self, question: Question) -> Relay:
-        return Relay(Underway(self._answering.begin(question, current()), self._pace))
-
-
-async def _said(requests: AsyncIterator[answers_pb2.ConverseRequest]) -> AsyncIterator[Said]:
-    async for request in requests:
-        match request.WhichOneof("message"):
-            case "ask":
-                yield read_question(request.ask)
-            case "interrupt":
-                yield Interrupt()
-            case other:
-                raise not_offered(other or "an empty message")
-
-
-async def load_answer(answers: AnswerStore, owner: Identity, name: str) -> Answer:
-    """The owner's answer of that name; raises NotFound ANSWER_NOT_FOUND."""
-    answer = await answers.load(owner, name.removeprefix("answers/"))
-    if answer is None:
-        raise not_found("answer", name, "ANSWER_NOT_FOUND")
-    return answer
 
 
 class SessionService(sessions_pb2_grpc.SessionServiceServicer):

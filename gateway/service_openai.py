@@ -10,14 +10,14 @@ from google.api import httpbody_pb2
 from google.protobuf import empty_pb2
 
 from gateway import openai_replies
-from gateway.answering import Answering
-from gateway.course import unheard
 from gateway.events import Failed, Started
 from gateway.generation import Model
 from gateway.knowledge import Catalog, Collection, Encoder
+from gateway.models import Models
 from gateway.openai_bodies import ChatRequest, EmbeddingsRequest, parse
 from gateway.openai_replies import ChatStream
-from gateway.relaying import Pace, Relay, Underway
+from gateway.relaying import Relay
+from gateway.underway import AnswersUnderway
 from meshkit.identity import current, require_scope
 from ragmesh.gateway.v1 import openai_pb2, openai_pb2_grpc
 
@@ -27,24 +27,24 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class OpenAIService(openai_pb2_grpc.OpenAIServiceServicer):
     """The OpenAI-compatible surface; without sessions: its callers send the conversation each time."""
 
-    def __init__(self, answering: Answering, catalog: Catalog, encoder: Encoder, pace: Pace) -> None:
-        self._answering = answering
+    def __init__(self, underway: AnswersUnderway, models: Models, catalog: Catalog, encoder: Encoder) -> None:
+        self._underway = underway
+        self._models = models
         self._catalog = catalog
         self._encoder = encoder
-        self._pace = pace
 
     async def ChatCompletions(
         self, request: httpbody_pb2.HttpBody, context: Context
     ) -> AsyncIterator[httpbody_pb2.HttpBody]:
         require_scope("ask")
         asked = parse(ChatRequest, request.data)
-        course = self._answering.begin(asked.question(), current())
         created_s = int(time.time())
         if not asked.stream:
-            yield _json_body(openai_replies.completion(await course.run(unheard), asked.model, created_s))
+            answer = await self._underway.once(asked.question(), current())
+            yield _json_body(openai_replies.completion(answer, asked.model, created_s))
             return
         stream = ChatStream(asked.model, created_s, include_usage=asked.includes_usage)
-        async with Relay(Underway(course, self._pace)) as relay:
+        async with self._underway.ask(asked.question(), current()) as relay:
             async for data in _frames(relay, stream):
                 yield httpbody_pb2.HttpBody(content_type="text/event-stream", data=data)
 
@@ -64,7 +64,7 @@ class OpenAIService(openai_pb2_grpc.OpenAIServiceServicer):
         return _json_body(openai_replies.embeddings(embedded, asked.model, packed=packed))
 
     async def _served(self) -> tuple[Sequence[Collection], Sequence[Model]]:
-        return await asyncio.gather(self._catalog.list_collections(), self._answering.ports.models.list())
+        return await asyncio.gather(self._catalog.list_collections(), self._models.list())
 
 
 async def _frames(relay: Relay, stream: ChatStream) -> AsyncIterator[bytes]:

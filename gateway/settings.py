@@ -57,26 +57,21 @@ class CacheSettings(BaseModel):
     memory_bytes: PositiveInt = Field(64 * 1024 * 1024, description="Bytes of answers that a gateway has in memory.")
 
 
-class CacheSettings(BaseModel):
-    """Knobs of the cache of answers."""
+class ResumeSettings(BaseModel):
+    """Knobs of what is written down of answers, and of their going on without a reader."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    enabled: bool = Field(True, description="Whether answers are given again.")
-    ttl_s: PositiveInt = Field(3600, description="Seconds that an answer may be given again.")
-    similarity: float = Field(
-        0.9,
-        ge=0,
-        le=1.01,
-        description="Least cosine of two questions for one's answer to be the other's; above 1 only equal ones are.",
+    max_linger_s: float = Field(60.0, ge=0, description="Most seconds that an answer goes on without a reader.")
+    max_lingering: int = Field(256, ge=0, description="Answers that do so at once; the next ones end.")
+    journal_ttl_s: PositiveInt = Field(_DAY_S, description="Seconds that an answer's events and prompt are kept.")
+    journal_flush_s: PositiveFloat = Field(0.1, description="Seconds between two writings of what is new.")
+    journal_patience_s: float = Field(
+        10.0, ge=0, description="Seconds after an answer's end for which a Redis that is away is waited for."
     )
-    timeout_s: PositiveFloat = Field(0.5, description="Seconds that looking for an answer may take.")
-    max_answers: PositiveInt = Field(10_000, description="Answers that are kept of one tenant.")
-    max_questions: PositiveInt = Field(1000, description="Questions of a collection that one is compared with.")
-    max_collections: PositiveInt = Field(64, description="Collections whose questions a gateway has in memory.")
-    max_answer_bytes: PositiveInt = Field(512 * 1024, description="Bytes of the largest answer, with its chunks, kept.")
-    max_filling: PositiveInt = Field(128, description="Answers being kept at once; the next ones are not.")
-    memory_bytes: PositiveInt = Field(64 * 1024 * 1024, description="Bytes of answers that a gateway has in memory.")
+    producer_ttl_s: PositiveFloat = Field(
+        3.0, description="Seconds after which a gateway that is silent counts as dead, and its answers as lost."
+    )
 
 
 class Settings(ServerSettings):
@@ -111,7 +106,7 @@ class Settings(ServerSettings):
     max_feedback: PositiveInt = Field(100_000, description="Entries of feedback that are kept of one tenant.")
     save_timeout_s: PositiveFloat = Field(2.0, description="Seconds that keeping an answer may take.")
     cache: CacheSettings = Field(CacheSettings(), description="Knobs of the cache of answers.")
-    cache: CacheSettings = Field(CacheSettings(), description="Knobs of the cache of answers.")
+    resume: ResumeSettings = Field(ResumeSettings(), description="Knobs of taking answers up again.")
 
     top_k: PositiveInt = Field(8, le=100, description="Chunks to answer from where the question does not say.")
     history_turns: PositiveInt = Field(8, description="Turns of the conversation that the model is shown.")

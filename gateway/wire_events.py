@@ -10,6 +10,7 @@ from gateway.answers import Answer, Citation, Grounding, Timing
 from gateway.events import Event, Failed, Heartbeat, Numbered, Retrieved, Stage, Started, Token
 from gateway.failures import Failure
 from gateway.generation import Usage
+from gateway.journal import Record
 from gateway.retrieval import Hit
 from gateway.tools import ToolCall, ToolResult
 from gateway.wire import (
@@ -21,9 +22,9 @@ from gateway.wire import (
     write_span,
     write_struct,
 )
-from meshkit import errors, status
+from meshkit import status
 from ragmesh.common.v1 import usage_pb2
-from ragmesh.gateway.v1 import events_pb2
+from ragmesh.gateway.v1 import answers_pb2, events_pb2
 from ragmesh.retriever.v1 import retriever_pb2
 
 
@@ -62,6 +63,20 @@ def write_event(numbered: Numbered) -> events_pb2.AnswerEvent:
     return message
 
 
+def write_explanation(answer: Answer, record: Record | None) -> answers_pb2.ExplainAnswerResponse:
+    """How the answer came about, as far as that is known."""
+    response = answers_pb2.ExplainAnswerResponse(answer=write_answer(answer))
+    for numbered in record.events if record else ():
+        if isinstance(numbered.event, Retrieved):
+            response.retrieved.append(_write_retrieved(numbered.event))
+        if not isinstance(numbered.event, Token):
+            response.events.append(write_event(numbered))
+    if record and record.background:
+        response.plan.update(record.background.plan)
+        response.prompt = record.background.prompt
+    return response
+
+
 def _write_started(event: Started) -> events_pb2.Started:
     return events_pb2.Started(
         answer=f"answers/{event.answer}",
@@ -94,8 +109,7 @@ def _write_hit(hit: Hit) -> retriever_pb2.Hit:
 
 
 def _write_failure(failure: Failure) -> status_pb2.Status:
-    member = next(member for member in errors.MeshError.__subclasses__() if member.code == failure.code)
-    return status.to_status(member(failure.reason, failure.message))
+    return status.to_status(failure.error())
 
 
 def _write_usage(usage: Usage) -> usage_pb2.Usage:

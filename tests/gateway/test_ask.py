@@ -297,16 +297,3 @@ async def test_answer_is_given_while_redis_is_away(peers: Peers) -> None:
     assert final.text
     assert [(left.stage, left.reason) for left in final.degradations] == [("session", "STORE_UNAVAILABLE")]
     assert (raised.value.code().name, reason(raised.value)) == ("UNAVAILABLE", "STORE_UNAVAILABLE")
-
-
-@pytest.mark.parametrize("method", ["ResumeAnswer", "ReplayAnswer", "ExplainAnswer"])
-async def test_what_is_not_built_says_so(gateway: Gateway, method: str) -> None:
-    """RPCs of the contract that are not built yet answer UNIMPLEMENTED with their reason."""
-    request = getattr(answers_pb2, f"{method}Request")(name="answers/a1")
-    call = getattr(gateway.answers, method)(request)
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        if method == "ExplainAnswer":
-            await call
-        else:
-            await heard(call)
-    assert (raised.value.code().name, reason(raised.value)) == ("UNIMPLEMENTED", "NOT_IMPLEMENTED")

@@ -1,0 +1,98 @@
+"""AnswerService: messages to questions, and the events of answers to messages."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+
+from gateway.answers import AnswerStore, Question, load_answer
+from gateway.awaiting import Awaiting
+from gateway.conversing import Interrupt, Said, converse
+from gateway.relaying import Relay
+from gateway.requests import not_offered, read_question, read_replay, replay_deadline
+from gateway.resuming import Resuming
+from gateway.wire_events import write_answer, write_event, write_explanation
+from meshkit import deadline
+from meshkit.identity import current, require_scope
+from ragmesh.gateway.v1 import answers_pb2, answers_pb2_grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
+    """Answers questions, and tells how answers came about."""
+
+    def __init__(self, resuming: Resuming, answers: AnswerStore) -> None:
+        self._underway = resuming.underway
+        self._resuming = resuming
+        self._answers = answers
+
+    async def Ask(self, request: answers_pb2.AskRequest, context: Context) -> AsyncIterator[answers_pb2.AskResponse]:
+        require_scope("ask")
+        async with self._underway.ask(read_question(request), current()) as events:
+            async for event in events:
+                yield answers_pb2.AskResponse(event=write_event(event))
+
+    async def AskOnce(self, request: answers_pb2.AskOnceRequest, context: Context) -> answers_pb2.AskOnceResponse:
+        require_scope("ask")
+        answer = await self._underway.once(read_question(request.ask), current())
+        return answers_pb2.AskOnceResponse(answer=write_answer(answer))
+
+    async def Converse(
+        self, request_iterator: AsyncIterator[answers_pb2.ConverseRequest], context: Context
+    ) -> AsyncIterator[answers_pb2.ConverseResponse]:
+        require_scope("ask")
+        async with aclosing(converse(_said(request_iterator), self._relay)) as events:
+            async for event in events:
+                yield answers_pb2.ConverseResponse(event=write_event(event))
+
+    async def ResumeAnswer(
+        self, request: answers_pb2.ResumeAnswerRequest, context: Context
+    ) -> AsyncIterator[answers_pb2.ResumeAnswerResponse]:
+        require_scope("ask")
+        async with aclosing(self._resuming.resume(current(), _id(request), request.after_sequence)) as events:
+            async for event in events:
+                yield answers_pb2.ResumeAnswerResponse(event=write_event(event))
+
+    async def GetAnswer(self, request: answers_pb2.GetAnswerRequest, context: Context) -> answers_pb2.GetAnswerResponse:
+        require_scope("ask")
+        answer = await load_answer(self._answers, current(), request.name)
+        return answers_pb2.GetAnswerResponse(answer=write_answer(answer))
+
+    async def ExplainAnswer(
+        self, request: answers_pb2.ExplainAnswerRequest, context: Context
+    ) -> answers_pb2.ExplainAnswerResponse:
+        require_scope("ask")
+        return write_explanation(*await self._resuming.explain(current(), _id(request)))
+
+    async def ReplayAnswer(
+        self, request: answers_pb2.ReplayAnswerRequest, context: Context
+    ) -> AsyncIterator[answers_pb2.ReplayAnswerResponse]:
+        require_scope("ask")
+        question = read_replay(request, await self._resuming.question(current(), _id(request)))
+        with deadline.using(replay_deadline(request)):
+            relay = self._underway.ask(question, current())
+        async with relay as events:
+            async for event in events:
+                yield answers_pb2.ReplayAnswerResponse(event=write_event(event))
+
+    def _relay(self, question: Question) -> Relay:
+        return self._underway.ask(question, current(), Awaiting())
+
+
+def _id(
+    request: answers_pb2.ResumeAnswerRequest | answers_pb2.ExplainAnswerRequest | answers_pb2.ReplayAnswerRequest,
+) -> str:
+    return request.name.removeprefix("answers/")
+
+
+async def _said(requests: AsyncIterator[answers_pb2.ConverseRequest]) -> AsyncIterator[Said]:
+    async for request in requests:
+        match request.WhichOneof("message"):
+            case "ask":
+                yield read_question(request.ask)
+            case "interrupt":
+                yield Interrupt()
+            case other:
+                raise not_offered(other or "an empty message")

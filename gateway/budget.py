@@ -87,10 +87,14 @@ class Budget:
             self.experience.left_out(name or stage)
         return fits
 
+    def limit(self, stage: str) -> Deadline | None:
+        """When a stage that begins now has to end."""
+        return self.deadline and Deadline.after(self.share_s(stage))
+
     @asynccontextmanager
     async def within(self, stage: str) -> AsyncIterator[None]:
         """End the body with TimeoutError when the stage's share is used up; peers that it calls get no longer."""
-        async with _ending(self.deadline and Deadline.after(self.share_s(stage))):
+        async with _ending(self.limit(stage)):
             yield
 
     @asynccontextmanager

@@ -1,34 +1,144 @@
 """The step that finds what the answer is to rest on."""
 
-from gateway.answers import Abstention, Question
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gateway.answers import Abstention
+from gateway.consulting import consultable
 from gateway.course import Course, State
 from gateway.events import Retrieved
-from gateway.retrieval import Search
+from gateway.fusing import added, fuse
+from gateway.racing import Race
+from gateway.retrieval import Degradation, Found, Search, SearchMode
+from gateway.steps.judging import go_on, worth_judging
+from gateway.steps.rewriting import imagine, need, quickly, rewrite
+from meshkit.deadline import Deadline
+from meshkit.errors import DeadlineExceeded
+
+_Searching = asyncio.Task[Found | None]
 
 
 async def retrieve(course: Course) -> State:
-    """Search for the question; nothing found ends the course before any engine is asked."""
-    search = _search(course.question, course.ports.limits.top_k)
-    async with course.stage("retrieve") as detail:
-        found = course.found = await course.ports.retriever.search(search)
-        detail["hits"] = len(found.hits)
-        await course.emit(Retrieved(search.query, found.hits, found.degradations))
+    """Search for what the plan says, else for the question, rewritten where it needs that.
+
+    Where the time for searching ends before anything was found, so does the course.
+    """
+    try:
+        async with course.stage("retrieve") as detail:
+            found = await _find(course)
+            course.found = _together(course, found)
+            detail["hits"] = len(course.found.hits)
+            query = course.plan.queries[0] if course.plan.queries else course.question.text
+            await course.emit(Retrieved(query, course.found.hits, found.degradations))
+    except DeadlineExceeded:
+        course.degrade(Degradation("retrieve", "DEADLINE_EXCEEDED"))
+        return await go_on(course, Abstention.OUT_OF_TIME)
     course.degrade(*found.degradations)
-    if found.hits:
-        return State.WRITE
-    await course.skip("prompt", "generate")
-    return course.abstain(Abstention.NO_RELEVANT_CHUNKS)
+    return State.JUDGE if worth_judging(course) else await go_on(course)
 
 
-def _search(question: Question, top_k: int) -> Search:
-    asked = question.retrieval
-    return Search(
-        collection=question.collection,
-        query=question.text,
-        top_k=asked.top_k or top_k,
-        mode=asked.mode,
+async def _find(course: Course) -> Found:
+    """What the searches found in their share of the time; raises DeadlineExceeded where none came to an end."""
+    limit = course.budget.limit("retrieve")
+    async with Race(limit) as race:
+        hyde = [race.begin(_imagined(course))] if _wants_hyde(course) else []
+        first = await _rewritten(course, race)
+        searches = [first] if first else [race.begin(_searched(course, query)) for query in _queries(course)]
+        return fuse(await _ended(course, [*searches, *hyde], limit), _top_k(course))
+
+
+def _queries(course: Course) -> tuple[str, ...]:
+    return course.plan.queries or (course.question.text,)
+
+
+async def _rewritten(course: Course, race: Race) -> _Searching | None:
+    """Put the question as it is to be searched for into the plan, where it needs rewriting.
+
+    While a model rewrites it, what rules make of it is searched for already. That search is the one that counts, and
+    returned, where the model is not done in its time; otherwise it is cancelled.
+    """
+    wanted = need(course)
+    if course.plan.queries or not wanted:
+        return None
+    if not consultable(course):
+        course.plan = replace(course.plan, queries=await rewrite(course, wanted))
+        return None
+    quick, *_ = quickly(course, wanted)
+    searching = race.begin(_searched(course, quick))
+    rewriting = race.begin(rewrite(course, wanted))
+    await asyncio.wait({searching, rewriting}, return_when=asyncio.FIRST_COMPLETED)
+    if searching.done():
+        # What cannot be searched for at all fails at once.
+        searching.result()
+    queries = await rewriting
+    course.plan = replace(course.plan, queries=queries or (quick,))
+    if queries in ((), (quick,)):
+        return searching
+    searching.cancel()
+    return None
+
+
+async def _imagined(course: Course) -> Found | None:
+    passage = await imagine(course)
+    return await _searched(course, passage, mode=SearchMode.DENSE) if passage else None
+
+
+async def _searched(course: Course, query: str, mode: SearchMode | None = None) -> Found:
+    asked = course.question.retrieval
+    search = Search(
+        collection=course.question.collection,
+        query=query,
+        top_k=_top_k(course),
+        mode=mode or asked.mode,
         filter=asked.filter,
-        rerank=asked.rerank,
+        rerank=asked.rerank and _affords_rerank(course),
         diversity=asked.diversity,
         window=asked.window,
     )
+    begin_s = course.elapsed_s()
+    found = await course.ports.retriever.search(search)
+    if search.rerank:
+        course.budget.experience.took("rerank", course.elapsed_s() - begin_s)
+    return found
+
+
+async def _ended(course: Course, searches: Sequence[_Searching], limit: Deadline | None) -> list[Found]:
+    """What the searches found that came to an end in time; raises DeadlineExceeded where none did, or its error."""
+    left_s = limit.remaining_s() if limit else None
+    await asyncio.wait(searches, timeout=left_s, return_when=asyncio.FIRST_EXCEPTION)
+    founds, late = [], DeadlineExceeded("DEADLINE_EXCEEDED", "nothing was found in time")
+    for search in searches:
+        try:
+            if not search.done():
+                raise late
+            founds.append(search.result())
+        except DeadlineExceeded:
+            course.degrade(Degradation("retrieve", "DEADLINE_EXCEEDED"))
+    ended = [found for found in founds if found]
+    if not ended:
+        raise late
+    return ended
+
+
+def _together(course: Course, found: Found) -> Found:
+    """What was found before with what was found now; what tools found keeps the numbers that they told."""
+    if not course.found.hits:
+        return found
+    return added(course.found, found) if course.exchanges else fuse([course.found, found], _top_k(course))
+
+
+def _wants_hyde(course: Course) -> bool:
+    """Once, beside the first search."""
+    return bool(course.question.planning.hyde) and not course.found.hits
+
+
+def _affords_rerank(course: Course) -> bool:
+    affords = course.budget.affords("rerank")
+    if not affords:
+        course.degrade(Degradation("rerank", "DEADLINE_EXCEEDED"))
+    return affords
+
+
+def _top_k(course: Course) -> int:
+    return course.question.retrieval.top_k or course.ports.limits.top_k

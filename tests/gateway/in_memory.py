@@ -1,16 +1,16 @@
 """The domain's peers and stores, in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from gateway.answering import Answering
 from gateway.answers import Answer, Question
 from gateway.course import Course, Limits, Ports
-from gateway.events import Event
+from gateway.events import Event, Stage, StageState
 from gateway.generation import Chat, Delta, Ending, Generation, Model, Usage
 from gateway.models import Models
 from gateway.retrieval import Chunk, Found, Hit, Search, Span
@@ -35,22 +35,36 @@ HITS = (hit(0, "Employees get 25 days of leave."), hit(1, "Ask in the portal."))
 
 @dataclass
 class MemoryRetriever:
-    """Finds what it is given."""
+    """Finds what it is given, for some queries something else; one of these that is None takes for ever."""
 
     found: Found = field(default_factory=lambda: Found(HITS))
     error: MeshError | None = None
     searches: list[Search] = field(default_factory=list)
+    special: dict[str, Found | None] = field(default_factory=dict)
+    cancelled: list[str] = field(default_factory=list)
 
     async def search(self, search: Search) -> Found:
         self.searches.append(search)
         if self.error:
             raise self.error
-        return self.found
+        found = self.special.get(search.query, self.found)
+        if found is None:
+            await self._wait_for_ever(search.query)
+        return cast("Found", found)
+
+    async def _wait_for_ever(self, query: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.cancelled.append(query)
 
 
 @dataclass
 class MemoryGenerator:
-    """Says what it is given; a None among the deltas waits for ever."""
+    """Says what it is given; a None among the deltas waits for ever.
+
+    `advice` is what it says to instructions that hold some words, instead; it stands in no list of generations.
+    """
 
     models: list[Model] = field(default_factory=lambda: [EXTRACTIVE, TINY])
     deltas: Sequence[Delta | MeshError | None] = (
@@ -59,21 +73,35 @@ class MemoryGenerator:
         Delta(ending=Ending.STOP, usage=Usage(30, 10, 7)),
     )
     generations: list[Generation] = field(default_factory=list)
+    advice: dict[str, str | MeshError | None] = field(default_factory=dict)
+    advised: list[Generation] = field(default_factory=list)
     asked_for_models: int = 0
     counted: int = 0
     freed: bool = False
 
     @asynccontextmanager
     async def generate(self, generation: Generation) -> AsyncIterator[AsyncIterator[Delta]]:
-        self.generations.append(generation)
-        self._check_length(generation)
+        deltas = self.deltas
+        if wanted := self._advice(generation):
+            self.advised.append(generation)
+            said = self.advice[wanted]
+            deltas = [Delta(said, 1) if isinstance(said, str) else said]
+        else:
+            self.generations.append(generation)
+            self._check_length(generation)
         try:
-            yield self._said()
+            yield self._said(deltas)
         finally:
             self.freed = True
 
-    async def _said(self) -> AsyncIterator[Delta]:
-        for delta in self.deltas:
+    def _advice(self, generation: Generation) -> str:
+        """The words of the instructions that there is advice for."""
+        prompt = generation.prompt
+        instructions = prompt.messages[0].content if isinstance(prompt, Chat) else ""
+        return next((words for words in self.advice if words in instructions), "")
+
+    async def _said(self, deltas: Sequence[Delta | MeshError | None]) -> AsyncIterator[Delta]:
+        for delta in deltas:
             if delta is None:
                 await asyncio.Event().wait()
             elif isinstance(delta, MeshError):
@@ -174,6 +202,13 @@ class World:
         parts = (self.retriever, self.generator, models, self.sessions, self.answers, self.limits)
         return Answering(Ports(*parts)).begin(replace(question, **changes), owner)
 
+    def under_way(self, told: "Told", model: Model = EXTRACTIVE, **changes: Any) -> Course:
+        """The course of the question, come to its steps."""
+        course = self.begin(**changes)
+        course.model = model
+        course._emit = told
+        return course
+
     @property
     def kept(self) -> Answer:
         """The one answer kept."""
@@ -189,6 +224,12 @@ class Told:
 
     async def __call__(self, event: Event) -> None:
         self.events.append(event)
+
+    def details(self, stage: str) -> list[Mapping[str, Any]]:
+        """What the stage said that it did, each time that it was done."""
+        return [
+            e.detail for e in self.events if isinstance(e, Stage) and (e.stage, e.state) == (stage, StageState.DONE)
+        ]
 
     def names(self) -> list[str]:
         return [type(event).__name__ for event in self.events]

@@ -83,13 +83,13 @@ async def test_prompt_that_fits_is_sent_uncounted() -> None:
 async def test_language_model_gets_a_chat_that_fits() -> None:
     """Passages beyond the model's room are left out, worst first, and the stage says how many and how many remain."""
     world, told = World(), Told()
-    world.retriever.found = Found(tuple(hit(n, f"word{n} " * 60) for n in range(6)))
+    world.retriever.found = Found(tuple(hit(n, f"leave{n} " * 60) for n in range(6)))
     answer = await world.begin(model="tiny", writing=Writing(max_tokens=50)).run(told)
     _, generation = world.generator.generations
     assert isinstance(generation.prompt, Chat)
     assert await world.generator.count_tokens("tiny", generation.prompt) <= 350
     assert generation.max_tokens == 50
-    assert "word0" in generation.prompt.messages[-1].content
+    assert "leave0" in generation.prompt.messages[-1].content
     first, second = _prompted(told)
     kept = second.detail["passages"]
     assert first.detail == {"passages": 6}
@@ -101,7 +101,7 @@ async def test_language_model_gets_a_chat_that_fits() -> None:
 async def test_prompt_too_long_begins_its_stages_again() -> None:
     """Generating has begun when the model refuses: it is never done, and prompting stands before it anew."""
     world, told = World(), Told()
-    world.retriever.found = Found(tuple(hit(n, f"word{n} " * 60) for n in range(6)))
+    world.retriever.found = Found(tuple(hit(n, f"leave{n} " * 60) for n in range(6)))
     answer = await world.begin(model="tiny").run(told)
     stages = [(event.stage, event.state) for event in told.events if isinstance(event, Stage)]
     began, done = StageState.STARTED, StageState.DONE

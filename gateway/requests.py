@@ -10,7 +10,6 @@ from gateway.generation import Sampling, StructuredOutput, Writing
 from gateway.retrieval import SearchMode
 from gateway.tools import Tool, ToolCall, ToolExchange, ToolResult
 from meshkit.deadline import Deadline, capped
-from meshkit.errors import Unimplemented
 from ragmesh.gateway.v1 import answers_pb2, events_pb2
 from ragmesh.generator.v1 import generator_pb2
 
@@ -48,12 +47,6 @@ def replay_deadline(request: answers_pb2.ReplayAnswerRequest) -> Deadline:
     """Until when the replay may take: as long as the request says, within the call's own time."""
     asked_s = request.timeout.ToTimedelta().total_seconds() or float("inf")
     return capped(asked_s, asked_s)
-
-
-def not_offered(option: str) -> Unimplemented:
-    """The error for a part of the contract that this server does not offer yet."""
-    text = f"this server does not offer {option} yet"
-    return Unimplemented("NOT_IMPLEMENTED", text, metadata={"option": option})
 
 
 def _read_retrieval(options: answers_pb2.RetrievalOptions) -> Retrieval:

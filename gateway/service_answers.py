@@ -8,9 +8,9 @@ import grpc
 
 from gateway.answers import AnswerStore, Question, load_answer
 from gateway.awaiting import Awaiting
-from gateway.conversing import Interrupt, Said, converse
+from gateway.conversing import Acknowledge, Interrupt, Refine, Said, converse
 from gateway.relaying import Relay
-from gateway.requests import not_offered, read_question, read_replay, replay_deadline
+from gateway.requests import read_question, read_replay, read_tool_result, replay_deadline
 from gateway.resuming import Resuming
 from gateway.wire_events import write_answer, write_event, write_explanation
 from meshkit import deadline
@@ -23,10 +23,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
     """Answers questions, and tells how answers came about."""
 
-    def __init__(self, resuming: Resuming, answers: AnswerStore) -> None:
+    def __init__(self, resuming: Resuming, answers: AnswerStore, window_events: int) -> None:
         self._underway = resuming.underway
         self._resuming = resuming
         self._answers = answers
+        self._window_events = window_events
 
     async def Ask(self, request: answers_pb2.AskRequest, context: Context) -> AsyncIterator[answers_pb2.AskResponse]:
         require_scope("ask")
@@ -43,7 +44,7 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
         self, request_iterator: AsyncIterator[answers_pb2.ConverseRequest], context: Context
     ) -> AsyncIterator[answers_pb2.ConverseResponse]:
         require_scope("ask")
-        async with aclosing(converse(_said(request_iterator), self._relay)) as events:
+        async with aclosing(converse(_said(request_iterator), self._relay, self._window_events)) as events:
             async for event in events:
                 yield answers_pb2.ConverseResponse(event=write_event(event))
 
@@ -77,8 +78,8 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
             async for event in events:
                 yield answers_pb2.ReplayAnswerResponse(event=write_event(event))
 
-    def _relay(self, question: Question) -> Relay:
-        return self._underway.ask(question, current(), Awaiting())
+    def _relay(self, question: Question, awaiting: Awaiting) -> Relay:
+        return self._underway.ask(question, current(), awaiting)
 
 
 def _id(
@@ -88,11 +89,16 @@ def _id(
 
 
 async def _said(requests: AsyncIterator[answers_pb2.ConverseRequest]) -> AsyncIterator[Said]:
+    """What the messages say; one that says nothing has been refused."""
     async for request in requests:
         match request.WhichOneof("message"):
             case "ask":
                 yield read_question(request.ask)
             case "interrupt":
                 yield Interrupt()
-            case other:
-                raise not_offered(other or "an empty message")
+            case "refine":
+                yield Refine(request.refine.question, request.refine.filter)
+            case "tool_result":
+                yield read_tool_result(request.tool_result)
+            case "acknowledge":
+                yield Acknowledge(request.acknowledge.sequence)

@@ -122,9 +122,8 @@ async def test_second_question_at_once_is_out_of_order(gateway: Gateway) -> None
     [
         (answers_pb2.ConverseRequest(), "INVALID_FIELD"),
         (_message(ask={"question": ""}), "INVALID_FIELD"),
-        (_message(refine={"question": "x"}), "NOT_IMPLEMENTED"),
-        (_message(acknowledge={"sequence": 1}), "NOT_IMPLEMENTED"),
-        (_message(tool_result={"id": "x"}), "NOT_IMPLEMENTED"),
+        (_message(acknowledge={"sequence": -1}), "INVALID_FIELD"),
+        (_message(tool_result={"id": "x"}), "TOOL_NOT_FOUND"),
         (
             _message(ask={"question": "x", "collection": "collections/nowhere"}),
             "COLLECTION_NOT_FOUND",

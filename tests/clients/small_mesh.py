@@ -14,9 +14,9 @@ from ragmesh.gateway.v1 import (
     answers_pb2,
     answers_pb2_grpc,
     events_pb2,
+    feedback_pb2_grpc,
     mesh_pb2,
     mesh_pb2_grpc,
-    sessions_pb2,
     sessions_pb2_grpc,
 )
 from ragmesh.generator.v1 import generator_pb2
@@ -24,8 +24,12 @@ from ragmesh.ingest.v1 import chunking_pb2_grpc, collections_pb2_grpc, documents
 from ragmesh.retriever.v1 import retriever_pb2, retriever_pb2_grpc
 from tests.clients.answering import check_token, refuse, status
 from tests.clients.small_intake import Chunking, Collections, Documents, Jobs
+from tests.clients.small_records import Feedback, Sessions
 
 CITATION = chunk_pb2.Citation(number=1, title="Leave", uri="leave.md", page=2, heading_path=["Leave", "Parents"])
+
+
+ANSWER = events_pb2.Answer(name="answers/a1", text="Thirty days. [1]", citations=[CITATION])
 
 
 class Answers(answers_pb2_grpc.AnswerServiceServicer):
@@ -60,29 +64,39 @@ class Answers(answers_pb2_grpc.AnswerServiceServicer):
             if word == "slow":
                 await self._stay()
         yield _event(5, citation=CITATION)
-        answer = events_pb2.Answer(name="answers/a1", text="Thirty days. [1]", citations=[CITATION])
-        yield _event(6, final=answer)
+        yield _event(6, final=ANSWER)
 
     async def AskOnce(self, request: Any, context: Any) -> answers_pb2.AskOnceResponse:
         await check_token(context)
         return answers_pb2.AskOnceResponse(answer=events_pb2.Answer(question=request.ask.question, text="Thirty."))
+
+    async def GetAnswer(self, request: Any, context: Any) -> answers_pb2.GetAnswerResponse:
+        await check_token(context)
+        return answers_pb2.GetAnswerResponse(answer=ANSWER)
+
+    async def ExplainAnswer(self, request: Any, context: Any) -> answers_pb2.ExplainAnswerResponse:
+        await check_token(context)
+        return answers_pb2.ExplainAnswerResponse(answer=ANSWER, prompt="How long?")
+
+    async def ResumeAnswer(self, request: Any, context: Any) -> AsyncIterator[answers_pb2.ResumeAnswerResponse]:
+        await check_token(context)
+        if request.name != ANSWER.name:
+            await refuse(context, status(grpc.StatusCode.NOT_FOUND, "ANSWER_NOT_FOUND", "no such answer"))
+        asked = answers_pb2.AskRequest(question="Again?", collection="collections/handbook")
+        async for response in self.Ask(asked, context):
+            if response.event.sequence > request.after_sequence:
+                yield answers_pb2.ResumeAnswerResponse(event=response.event)
+
+    async def ReplayAnswer(self, request: Any, context: Any) -> AsyncIterator[answers_pb2.ReplayAnswerResponse]:
+        asked = answers_pb2.AskRequest(question="Again?", collection="collections/handbook")
+        async for response in self.Ask(asked, context):
+            yield answers_pb2.ReplayAnswerResponse(event=response.event)
 
     async def _stay(self) -> None:
         try:
             await asyncio.sleep(30)
         finally:
             self.left.set()
-
-
-class Sessions(sessions_pb2_grpc.SessionServiceServicer):
-    """Two sessions on two pages."""
-
-    async def ListSessions(self, request: Any, context: Any) -> sessions_pb2.ListSessionsResponse:
-        await check_token(context)
-        if request.page_token:
-            return sessions_pb2.ListSessionsResponse(sessions=[sessions_pb2.Session(name="sessions/s2")])
-        first = sessions_pb2.Session(name="sessions/s1")
-        return sessions_pb2.ListSessionsResponse(sessions=[first], next_page_token="2")
 
 
 class Mesh(mesh_pb2_grpc.MeshServiceServicer):
@@ -131,6 +145,8 @@ class SmallMesh:
 
     def __init__(self) -> None:
         self.answers = Answers()
+        self.sessions = Sessions()
+        self.feedback = Feedback()
         self.mesh = Mesh()
         self.collections = Collections()
         self.documents = Documents()
@@ -144,7 +160,8 @@ async def serve() -> AsyncIterator[SmallMesh]:
     mesh = SmallMesh()
     server = grpc.aio.server()
     answers_pb2_grpc.add_AnswerServiceServicer_to_server(mesh.answers, server)
-    sessions_pb2_grpc.add_SessionServiceServicer_to_server(Sessions(), server)
+    sessions_pb2_grpc.add_SessionServiceServicer_to_server(mesh.sessions, server)
+    feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(mesh.feedback, server)
     mesh_pb2_grpc.add_MeshServiceServicer_to_server(mesh.mesh, server)
     retriever_pb2_grpc.add_RetrieverServiceServicer_to_server(Retriever(), server)
     collections_pb2_grpc.add_CollectionServiceServicer_to_server(mesh.collections, server)

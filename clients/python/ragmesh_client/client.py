@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Self
+from typing import Any, Self
+
+import grpc
 
 from ragmesh.common.v1 import server_pb2
 from ragmesh.gateway.v1 import (
     answers_pb2,
     answers_pb2_grpc,
     events_pb2,
-    feedback_pb2,
-    feedback_pb2_grpc,
     mesh_pb2,
     mesh_pb2_grpc,
     sessions_pb2,
@@ -23,12 +23,13 @@ from ragmesh.retriever.v1 import retriever_pb2, retriever_pb2_grpc
 from ragmesh_client.connection import drained, full_name
 from ragmesh_client.errors import cut_off
 from ragmesh_client.events import Event, Failed, Final, from_proto
+from ragmesh_client.feedback import FeedbackCalls
 from ragmesh_client.intake import Intake
 from ragmesh_client.jobs import Jobs
 from ragmesh_client.strategies import Strategies
 
 
-class Client(Intake, Jobs, Strategies):
+class Client(Intake, Jobs, Strategies, FeedbackCalls):
     """Calls a mesh on behalf of one token. Lives as an async context manager, which closes the connection.
 
     Collections, documents and sessions are given by name (`collections/handbook`) or by its last part
@@ -39,7 +40,6 @@ class Client(Intake, Jobs, Strategies):
         await super().__aenter__()
         self._answers = answers_pb2_grpc.AnswerServiceStub(self.channel)
         self._sessions = sessions_pb2_grpc.SessionServiceStub(self.channel)
-        self._feedback = feedback_pb2_grpc.FeedbackServiceStub(self.channel)
         self._mesh = mesh_pb2_grpc.MeshServiceStub(self.channel)
         self._retriever = retriever_pb2_grpc.RetrieverServiceStub(self.channel)
         return self
@@ -71,17 +71,9 @@ class Client(Intake, Jobs, Strategies):
             generation=generation,
         )
         call = self._answers.Ask(request, timeout=timeout_s or self.timeout_s, metadata=self.metadata)
-        async with aclosing(drained(call)) as responses:
-            async for response in responses:
-                event = from_proto(response.event)
-                if event is None:
-                    continue
+        async with aclosing(_events(call)) as events:
+            async for event in events:
                 yield event
-                if isinstance(event, Failed):
-                    raise event.error
-                if isinstance(event, Final):
-                    return
-        raise cut_off()
 
     async def ask_once(
         self, question: str, collection: str, *, session: str | None = None, model: str = ""
@@ -100,13 +92,36 @@ class Client(Intake, Jobs, Strategies):
         request = answers_pb2.GetAnswerRequest(name=full_name("answers", name))
         return (await self.call(self._answers.GetAnswer, request)).answer
 
-    async def give_feedback(self, answer: str, *, up: bool, comment: str = "") -> feedback_pb2.Feedback:
-        """Records a thumb, and words where there are any, on an answer."""
-        rating = feedback_pb2.Feedback.RATING_UP if up else feedback_pb2.Feedback.RATING_DOWN
-        request = feedback_pb2.CreateFeedbackRequest(
-            parent=full_name("answers", answer), feedback=feedback_pb2.Feedback(rating=rating, comment=comment)
+    async def resume_answer(self, name: str, *, after_sequence: int = 0) -> AsyncGenerator[Event, None]:
+        """An answer's events from one on, and the rest as it comes; ends as `ask` does."""
+        request = answers_pb2.ResumeAnswerRequest(name=full_name("answers", name), after_sequence=after_sequence)
+        call = self._answers.ResumeAnswer(request, timeout=self.timeout_s, metadata=self.metadata)
+        async with aclosing(_events(call)) as events:
+            async for event in events:
+                yield event
+
+    async def explain_answer(self, name: str) -> answers_pb2.ExplainAnswerResponse:
+        """How an answer came about."""
+        request = answers_pb2.ExplainAnswerRequest(name=full_name("answers", name))
+        return await self.call(self._answers.ExplainAnswer, request)
+
+    async def replay_answer(
+        self,
+        name: str,
+        *,
+        model: str = "",
+        retrieval: answers_pb2.RetrievalOptions | None = None,
+        generation: answers_pb2.GenerationOptions | None = None,
+        plan: answers_pb2.PlanOptions | None = None,
+    ) -> AsyncGenerator[Event, None]:
+        """Asks an answer's question again, with other options where given; goes on and ends as `ask` does."""
+        request = answers_pb2.ReplayAnswerRequest(
+            name=full_name("answers", name), model=model, retrieval=retrieval, generation=generation, plan=plan
         )
-        return (await self.call(self._feedback.CreateFeedback, request)).feedback
+        call = self._answers.ReplayAnswer(request, timeout=self.timeout_s, metadata=self.metadata)
+        async with aclosing(_events(call)) as events:
+            async for event in events:
+                yield event
 
     # --- Search ---
 
@@ -163,3 +178,18 @@ class Client(Intake, Jobs, Strategies):
     async def models(self) -> Sequence[generator_pb2.ModelInfo]:
         """The models that questions can name, the default one first."""
         return (await self.call(self._mesh.ListModels, mesh_pb2.ListModelsRequest())).models
+
+
+async def _events(call: grpc.aio.UnaryStreamCall[Any, Any]) -> AsyncGenerator[Event, None]:
+    """The events of an answer's stream; raises as `Client.ask` says."""
+    async with aclosing(drained(call)) as responses:
+        async for response in responses:
+            event = from_proto(response.event)
+            if event is None:
+                continue
+            yield event
+            if isinstance(event, Failed):
+                raise event.error
+            if isinstance(event, Final):
+                return
+    raise cut_off()

@@ -33,6 +33,12 @@ async def render(events: AsyncGenerator[Event, None], *, as_json: bool) -> None:
                 _finish(event.answer)
 
 
+def show_answer(answer: events_pb2.Answer) -> None:
+    """Prints a kept answer as `render` does."""
+    console.print(answer.text, end="", markup=False, soft_wrap=True)
+    _finish(answer)
+
+
 def show_hits(response: retriever_pb2.SearchResponse) -> None:
     """Prints hits, best first, and what was left out of the search."""
     for number, hit in enumerate(response.hits, 1):
@@ -58,6 +64,7 @@ def _finish(answer: events_pb2.Answer) -> None:
         if citation.number not in shown:
             shown.add(citation.number)
             console.print(_source(citation), soft_wrap=True)
+    console.print(f"[dim]{answer.name}[/dim]")
     for degradation in answer.degradations:
         console.print(f"[yellow]without {degradation.stage}: {degradation.reason}[/yellow]")
 

@@ -14,9 +14,10 @@ from rich.table import Table
 from ragmesh.common.v1 import server_pb2
 from ragmesh.generator.v1 import generator_pb2
 from ragmesh.retriever.v1 import retriever_pb2
-from ragmesh_client.cli import answers
+from ragmesh_client.cli import answers, records
 from ragmesh_client.cli.collections import collections
 from ragmesh_client.cli.documents import documents
+from ragmesh_client.cli.feedback import feedback
 from ragmesh_client.cli.ingest import ingest
 from ragmesh_client.cli.jobs import jobs
 from ragmesh_client.cli.options import DEFAULT_COLLECTION, Collection, Json, settings
@@ -25,16 +26,27 @@ from ragmesh_client.cli.strategies import strategies
 
 app = typer.Typer(no_args_is_help=True, help="Ask questions over your own documents.", pretty_exceptions_enable=False)
 app.command()(ingest)
+app.add_typer(records.answers, name="answers")
+app.add_typer(records.sessions, name="sessions")
+app.add_typer(feedback, name="feedback")
 app.add_typer(collections, name="collections")
 app.add_typer(documents, name="documents")
 app.add_typer(jobs, name="jobs")
 app.add_typer(strategies, name="strategies")
 
 
+def _target(given: str | None) -> str | None:
+    if given and given.startswith(("http://", "https://")):
+        raise typer.BadParameter(f"must be host:port, {given.partition('://')[2].rstrip('/')}; --tls is for TLS")
+    return given
+
+
 @app.callback()
 def connection(
     context: typer.Context,
-    target: Annotated[str | None, typer.Option(help="Where the mesh is, `host:port`.", envvar="RAGMESH_TARGET")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Where the mesh is, `host:port`.", envvar="RAGMESH_TARGET", callback=_target)
+    ] = None,
     token: Annotated[str | None, typer.Option(help="The caller's token.", envvar="RAGMESH_TOKEN")] = None,
     tls: Annotated[bool, typer.Option(help="Speak TLS.")] = False,
 ) -> None:

@@ -7,11 +7,10 @@ from dataclasses import replace
 
 from gateway.answers import FinishReason
 from gateway.course import Course, State
-from gateway.events import Retrieved, Token
+from gateway.events import Retrieved
 from gateway.failures import Failure
 from gateway.retrieval import Degradation
 from gateway.toolbox.arguments import check_arguments
-from gateway.toolbox.calculator import Calculator
 from gateway.toolbox.offering import calls_left, own_tools
 from gateway.tools import ServerTool, Tool, ToolCall, ToolExchange, ToolResult
 from meshkit.errors import DeadlineExceeded, MeshError, not_found
@@ -23,8 +22,8 @@ _CUT = " [cut]"
 async def call(course: Course) -> State:
     """Call the tools at once; what they answered, or why they failed, stands in the course's `exchanges`.
 
-    Calls that the caller is to run, and cannot answer before this answer ends, end it instead. Those beyond what an
-    answer may call are left out.
+    It is planned anew with that. Calls that the caller is to run, and cannot answer before this answer ends, end it
+    instead. Those beyond what an answer may call are left out.
     """
     calls = course.plan.calls[: max(calls_left(course), 0)]
     if len(calls) < len(course.plan.calls):
@@ -39,7 +38,7 @@ async def call(course: Course) -> State:
         course.exchanges = (*course.exchanges, *new)
     if course.found is not before:
         await course.emit(Retrieved(course.question.text, course.found.hits, course.found.degradations))
-    return await _next(course, new)
+    return State.PLAN
 
 
 async def _hand_over(course: Course, calls: tuple[ToolCall, ...]) -> State:
@@ -49,22 +48,6 @@ async def _hand_over(course: Course, calls: tuple[ToolCall, ...]) -> State:
         await course.emit(each)
     course.note(tool_calls=calls)
     return course.end(FinishReason.TOOL_CALL)
-
-
-async def _next(course: Course, new: Sequence[ToolExchange]) -> State:
-    """A model plans with what the tools have answered; without one, what was computed is the answer."""
-    if not course.model.extractive:
-        return State.PLAN if calls_left(course) > 0 else State.WRITE
-    if course.plan.searches:
-        return State.RETRIEVE
-    if computed := [each.result.content for each in new if each.call.tool == Calculator.tool.name]:
-        if not all(computed):
-            return State.RETRIEVE
-        text = "\n".join(computed)
-        course.say(text)
-        await course.emit(Token(text))
-        return State.END
-    return State.WRITE if course.found.hits else State.RETRIEVE
 
 
 async def _exchange(course: Course, calls: Sequence[ToolCall]) -> list[ToolExchange]:

@@ -10,7 +10,7 @@ import pytest
 from gateway.answers import FinishReason, Planning
 from gateway.awaiting import Awaiting
 from gateway.course import Course, State
-from gateway.events import Event, Retrieved, Stage, Token
+from gateway.events import Event, Retrieved, Stage
 from gateway.plans import Action, Plan
 from gateway.retrieval import Degradation
 from gateway.steps.calling import call
@@ -18,7 +18,7 @@ from gateway.toolbox.offering import tools_on_offer
 from gateway.tools import Tool, ToolCall, ToolExchange, ToolLimits, ToolResult
 from gateway.web import Page
 from meshkit.errors import NotFound, Unavailable
-from tests.gateway.in_memory import EXTRACTIVE, QUESTION, TINY, Told, World
+from tests.gateway.in_memory import EXTRACTIVE, QUESTION, Told, World
 
 SUM = ToolCall("1", "calculator", {"expression": "6 * 7"})
 BROKEN = ToolCall("2", "calculator", {"expression": "1 / 0"})
@@ -69,36 +69,29 @@ class Silent:
         return []
 
 
-async def test_what_was_computed_is_the_answer_without_a_model() -> None:
-    """The call, its result and the text are told in this order."""
+async def test_what_was_computed_is_told_and_planned_with() -> None:
+    """The call and its result are told in this order, and the exchange stands in the course."""
     step = Step()
-    assert await step.take(SUM) is State.END
+    assert await step.take(SUM) is State.PLAN
     assert step.events[0] == SUM
     assert step.results() == [ToolResult("1", "6 * 7 = 42")]
-    assert step.events[-1] == Token("6 * 7 = 42")
-    assert step.course.so_far().text == "6 * 7 = 42"
+    assert [each.result.content for each in step.course.exchanges] == ["6 * 7 = 42"]
     assert step.course.answer.timings[0].stage == "tool"
 
 
-async def test_model_plans_with_what_was_computed() -> None:
-    """The exchange stands in the course; a model that may make no more calls goes on to write."""
-    step = Step()
-    step.course.model = TINY
-    assert await step.take(SUM) is State.PLAN
-    assert [each.result.content for each in step.course.exchanges] == ["6 * 7 = 42"]
-    assert step.course.text == ""
-    last = Step(tool_exchanges=(ToolExchange(SUM, ToolResult("1", "42")),) * 7)
-    last.course.model = TINY
-    assert await last.take(SUM, SUM) is State.WRITE
-    assert len(last.course.exchanges) == 8
-    assert last.course.answer.degradations == (Degradation("tool", "TOOL_FAILED"),)
-    assert tools_on_offer(last.course) == ()
+async def test_calls_beyond_the_most_are_left_out() -> None:
+    """The answer says so, and offers no tool any more."""
+    step = Step(tool_exchanges=(ToolExchange(SUM, ToolResult("1", "42")),) * 7)
+    await step.take(SUM, SUM)
+    assert len(step.course.exchanges) == 8
+    assert step.course.answer.degradations == (Degradation("tool", "TOOL_FAILED"),)
+    assert tools_on_offer(step.course) == ()
 
 
 async def test_failing_tool_leaves_the_answer_to_go_on() -> None:
-    """The failure is a result and a degradation, and the question is searched for."""
+    """The failure is a result and a degradation, and the question is planned anew."""
     step = Step()
-    assert await step.take(BROKEN) is State.RETRIEVE
+    assert await step.take(BROKEN) is State.PLAN
     assert step.failure() == "TOOL_FAILED"
     assert step.course.answer.degradations == (Degradation("tool", "TOOL_FAILED"),)
 
@@ -127,7 +120,7 @@ async def test_collections_and_the_web_give_passages_to_cite() -> None:
     """What is found goes on behind what was found before, each passage once; all hits are told by number."""
     step = Step(planning=replace(HR, server_tools=("search", "web_search")))
     step.course.ports = replace(step.course.ports, web=OnePage())
-    assert await step.take(SEARCH, WEB, replace(SEARCH, id="6")) is State.WRITE
+    assert await step.take(SEARCH, WEB, replace(SEARCH, id="6")) is State.PLAN
     assert {each.id: each.content for each in step.results()} == {
         "4": "Found passages [1].",
         "3": "Found passages [2][3].",
@@ -143,7 +136,7 @@ async def test_search_that_fails_is_a_failing_tool() -> None:
     """Whatever the peer's reason, the result says that the tool failed, in the peer's words."""
     step = Step(planning=HR)
     step.world.retriever.error = Unavailable("PEER_UNAVAILABLE", "retriever is away")
-    assert await step.take(SEARCH) is State.RETRIEVE
+    assert await step.take(SEARCH) is State.PLAN
     assert step.failure() == "TOOL_FAILED"
 
 
@@ -153,7 +146,7 @@ async def test_silent_tool_is_given_up() -> None:
     world.limits = replace(world.limits, tools=ToolLimits(timeout_s=0.01))
     step = Step(world, planning=Planning(server_tools=("web_search",)))
     step.course.ports = replace(step.course.ports, web=Silent())
-    assert await step.take(WEB) is State.RETRIEVE
+    assert await step.take(WEB) is State.PLAN
     assert step.failure() == "DEADLINE_EXCEEDED"
 
 
@@ -192,7 +185,7 @@ async def test_caller_that_never_answers_is_not_waited_for() -> None:
     world = World()
     world.limits = replace(world.limits, tools=ToolLimits(caller_timeout_s=0.01))
     step = Step(world, Awaiting(), tools=(WEATHER,))
-    assert await step.take(BONN) is State.RETRIEVE
+    assert await step.take(BONN) is State.PLAN
     assert step.failure() == "DEADLINE_EXCEEDED"
 
 

@@ -1,4 +1,4 @@
-"""Conversations, answers and feedback, kept in a real Redis."""
+"""Conversations and answers, kept in a real Redis."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -17,7 +17,6 @@ from tests.gateway.peer_doubles import TINY, Peers
 BOB = Identity("acme", "bob", frozenset({"ask"}))
 OTHER_ALICE = Identity("globex", "alice", frozenset({"ask", "admin"}))
 ODD = Identity("acme", "alice:s1", frozenset({"ask"}))
-ADMIN = Identity("acme", "carol", frozenset({"ask", "admin"}))
 
 
 async def _get(gateway: Gateway, name: str) -> sessions_pb2.Session:
@@ -141,36 +140,6 @@ async def test_forgotten_session_is_not_listed(redis_url: str, peers: Peers) -> 
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await _get(gateway, "sessions/s1")
         assert reason(raised.value) == "SESSION_NOT_FOUND"
-
-
-async def test_feedback_is_for_administrators_of_the_tenant(gateway: Gateway) -> None:
-    """Feedback has the answer's question and text, comes newest first, page by page, to the tenant's admins only."""
-    answer = (await gateway.answers.AskOnce(once())).answer
-    made = feedback_pb2.Feedback()
-    for comment in ("first", "second", "third"):
-        given = feedback_pb2.Feedback(
-            rating=feedback_pb2.Feedback.RATING_UP, comment=comment, corrected_citations=answer.citations
-        )
-        request = feedback_pb2.CreateFeedbackRequest(parent=answer.name, feedback=given)
-        made = (await gateway.feedback.CreateFeedback(request)).feedback
-        assert made.name.startswith(f"{answer.name}/feedback/")
-    async with gateway.acting(ADMIN) as admin:
-        first = await admin.feedback.ListFeedback(feedback_pb2.ListFeedbackRequest(page_size=2))
-        behind = feedback_pb2.ListFeedbackRequest(page_size=2, page_token=first.next_page_token)
-        second = await admin.feedback.ListFeedback(behind)
-    listed = [*first.feedback, *second.feedback]
-    assert [feedback.comment for feedback in listed] == ["third", "second", "first"]
-    assert listed[0] == made
-    assert (made.question, made.text, made.corrected_citations) == (
-        answer.question,
-        answer.text,
-        answer.citations,
-    )
-    async with gateway.acting(OTHER_ALICE) as other:
-        assert not (await other.feedback.ListFeedback(feedback_pb2.ListFeedbackRequest())).feedback
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await gateway.feedback.ListFeedback(feedback_pb2.ListFeedbackRequest())
-    assert reason(raised.value) == "SCOPE_MISSING"
 
 
 async def test_store_that_is_away_is_named(peers: Peers) -> None:

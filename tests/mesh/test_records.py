@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
+import httpx
 import pytest
+from google.protobuf.json_format import ParseDict
 
 from deploy.local.mesh import Mesh
 from ragmesh.gateway.v1 import feedback_pb2
@@ -22,6 +26,22 @@ async def test_an_answer_is_kept_and_takes_feedback(mesh: Mesh) -> None:
     assert (kept.text, list(kept.citations)) == (given.text, list(given.citations))
     assert feedback.name.startswith(f"{given.name}/feedback/")
     assert (feedback.rating, feedback.comment) == (feedback_pb2.Feedback.RATING_UP, "right")
+
+
+async def test_feedback_leaves_the_edge_a_line_each(mesh: Mesh) -> None:
+    """Over REST the export is a JSON object a line, as it is over gRPC, from a time on where one is given."""
+    async with client(mesh) as caller:
+        given = await caller.ask_once(QUESTION, COLLECTION)
+        made = [await caller.give_feedback(given.name, up=up, citations=given.citations) for up in (True, False)]
+        exported = [found async for found in caller.export_feedback()]
+    bearer = {"authorization": f"Bearer {mesh.token()}"}
+    async with httpx.AsyncClient(base_url=f"http://{mesh.edge}/v1", headers=bearer, timeout=30) as http:
+        lines = (await http.get("/feedback:export")).text.splitlines()
+        late = await http.get("/feedback:export", params={"since": "2100-01-01T00:00:00Z"})
+    read = [ParseDict(json.loads(line), feedback_pb2.ExportFeedbackResponse()).feedback for line in lines]
+    assert read == exported
+    assert read[-2:] == made
+    assert (late.status_code, late.text) == (200, "")
 
 
 async def test_a_conversation_is_kept_until_it_is_deleted(mesh: Mesh) -> None:

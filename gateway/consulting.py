@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from gateway.citing import without_markers
 from gateway.course import Course
 from gateway.generation import Chat, Generation, Message, Sampling, StructuredOutput, Writing
+from gateway.prompting import shown_exchange
 from gateway.retrieval import Degradation
 from meshkit.errors import DeadlineExceeded, MeshError
 
@@ -87,12 +88,12 @@ async def _text(course: Course, generation: Generation) -> str:
 
 
 def conversation(course: Course) -> str:
-    """The last turns, each cut short, and the question, as text."""
+    """The last turns, each cut short, the question, and what tools have answered to it, as text."""
     turns = [
         f"User: {turn.question[:_SHOWN_CHARS]}\nAssistant: {without_markers(turn.text)[:_SHOWN_CHARS]}"
         for turn in course.history[-_SHOWN_TURNS:]
     ]
-    return "\n".join([*turns, f"Question: {course.question.text}"])
+    return "\n".join([*turns, f"Question: {course.question.text}", *map(shown_exchange, course.exchanges)])
 
 
 def instructed(instructions: str, text: str) -> Chat:

@@ -97,6 +97,7 @@ class Course:
         self.owner = owner
         self.budget = Budget.current(ports.limits.planning.reserve_s, ports.experience)
         self.history: tuple[Exchange, ...] = question.history
+        self.summary = ""
         self.plan = Plan()
         self.found = Found(())
         self.prompt: Prompt | None = None

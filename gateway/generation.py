@@ -19,12 +19,13 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A numbered passage that an answer may cite as `[number]`."""
+    """A numbered passage that an answer may cite as `[number]`; `heading` is its place, outermost first."""
 
     number: int
     text: str
     title: str
     score: float
+    heading: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

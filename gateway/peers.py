@@ -187,7 +187,10 @@ def _write_chat(prompt: Chat) -> generator_pb2.Chat:
 
 
 def _write_grounded(prompt: Grounded) -> generator_pb2.Grounded:
-    passages = [generator_pb2.Passage(**asdict(passage)) for passage in prompt.passages]
+    passages = [
+        generator_pb2.Passage(number=passage.number, text=passage.text, title=passage.title, score=passage.score)
+        for passage in prompt.passages
+    ]
     return generator_pb2.Grounded(question=prompt.question, passages=passages)
 
 

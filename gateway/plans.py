@@ -20,12 +20,14 @@ class Plan:
     """What is to be done next.
 
     `queries` are what to search for, the question as it stands alone first; none for the question as it was asked.
-    `calls` are the tools to call first. A direct answer is `reply` as it stands, where there is one.
+    `calls` are the tools to call first; `more` plans once more when they have answered. A direct answer is `reply` as
+    it stands, where there is one.
     """
 
     action: Action = Action.RETRIEVE
     queries: tuple[str, ...] = ()
     calls: tuple[ToolCall, ...] = ()
+    more: bool = False
     reply: str = ""
 
     @property

@@ -1,7 +1,7 @@
 """The step that has the answer written: prompt, generate, cite."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from gateway.abstaining import Abstaining
@@ -12,7 +12,8 @@ from gateway.events import Token
 from gateway.generation import Delta, Ending, Generation
 from gateway.grounding import Grounder
 from gateway.prompting import Parts, chat, grounded, passages_of, shortened
-from meshkit.errors import InvalidArgument
+from gateway.retrieval import Degradation
+from meshkit.errors import DeadlineExceeded, InvalidArgument
 
 _REASONS = {
     Ending.STOP: FinishReason.STOP,
@@ -27,9 +28,13 @@ async def write(course: Course) -> State:
 
     So a prompt that fits, as most do, is not counted before it is sent.
     """
-    parts = _parts(course)
+    asked = _parts(course)
     async with course.stage("prompt") as detail:
+        parts = _readable(course, asked)
         detail["passages"] = len(parts.passages)
+    if asked.passages and not parts.passages:
+        await course.skip("generate")
+        return course.abstain(Abstention.OUT_OF_TIME)
     try:
         return await _generate(course, parts)
     except InvalidArgument as error:
@@ -39,14 +44,35 @@ async def write(course: Course) -> State:
 
 
 def _parts(course: Course) -> Parts:
-    writing = course.question.writing
+    """What the model is shown; one that takes no history gets the question as it stands alone."""
+    writing, queries = course.question.writing, course.plan.queries
     return Parts(
-        course.question.text,
+        queries[0] if queries and course.model.extractive else course.question.text,
         passages_of(course.found.hits),
         course.history,
         writing.instructions,
         free_form=writing.structured_output is None,
+        exchanges=course.exchanges,
+        summary=course.summary,
     )
+
+
+def _readable(course: Course, parts: Parts) -> Parts:
+    """As many passages as the model can lately read in its share of the time; none where there is no time for one."""
+    budget, pace = course.budget, _pace(course)
+    each_s, count = budget.experience.expected_s(pace), len(parts.passages)
+    if count * each_s <= budget.share_s("prose"):
+        return parts
+    budget.experience.left_out(pace)
+    course.degrade(Degradation("prompt", "DEADLINE_EXCEEDED"))
+    if budget.left_s() < each_s:
+        return replace(parts, passages=())
+    return parts.without(count - max(int(budget.share_s("prose") / each_s), 1))
+
+
+def _pace(course: Course) -> str:
+    """The name of what the first token takes, in seconds for each passage that is read before it."""
+    return f"prose {course.model.name}"
 
 
 async def _shorten(course: Course, parts: Parts) -> Parts:
@@ -75,34 +101,47 @@ def _generation(course: Course, parts: Parts) -> Generation:
 async def _generate(course: Course, parts: Parts) -> State:
     generation = _generation(course, parts)
     course.prompt = generation.prompt
+    support = _support(course, parts)
     async with course.stage("generate"):
-        return await _hear(course, generation, _support(course, parts))
+        try:
+            async with course.budget.ending():
+                return await _hear(course, generation, support)
+        except (TimeoutError, DeadlineExceeded):
+            return await _cut_off(course, support)
 
 
 @dataclass(frozen=True, slots=True)
 class _Support:
-    """What ties the text to the passages, as it comes."""
+    """What ties the text to the passages, as it comes; `passages` are read before it, from `begin_s` on."""
 
     citer: Citer
     grounder: Grounder
+    passages: int
+    begin_s: float
+
+    def wait_s(self, course: Course) -> float:
+        """Seconds that have passed for each passage."""
+        return (course.elapsed_s() - self.begin_s) / max(self.passages, 1)
 
 
 def _support(course: Course, parts: Parts) -> _Support:
     """Over the passages of the prompt as it is sent; over none where its form has no room for markers."""
     numbers = {passage.number for passage in parts.passages if parts.free_form}
     shown = {number: hit for number, hit in enumerate(course.found.hits, start=1) if number in numbers}
-    return _Support(Citer(shown), Grounder(shown, course.ports.limits.min_grounding))
+    grounder = Grounder(shown, course.ports.limits.min_grounding)
+    return _Support(Citer(shown), grounder, len(parts.passages), course.elapsed_s())
 
 
 async def _hear(course: Course, generation: Generation, support: _Support) -> State:
     abstaining = Abstaining()
-    ending, unsaid, begin_s = Ending.STOP, 0, course.elapsed_s()
+    ending, unsaid = Ending.STOP, 0
     async with course.ports.generator.generate(generation) as deltas:
         async for delta in deltas:
             unsaid += delta.token_count
             if delta.text and (shown := abstaining.feed(delta.text)):
                 if not support.citer.begun:
-                    course.time("first_token", begin_s)
+                    course.time("first_token", support.begin_s)
+                    course.budget.experience.took(_pace(course), support.wait_s(course))
                 await _say(course, shown, unsaid, support)
                 unsaid = 0
             if abstaining.abstained:
@@ -118,6 +157,16 @@ async def _hear(course: Course, generation: Generation, support: _Support) -> St
         course.note(abstention=Abstention.INSUFFICIENT_SUPPORT)
         return course.end(FinishReason.ABSTAINED)
     return course.end(_REASONS[ending])
+
+
+async def _cut_off(course: Course, support: _Support) -> State:
+    """The time is over: what was said is the answer; where nothing was, the chunks found have to do."""
+    course.degrade(Degradation("generate", "DEADLINE_EXCEEDED"))
+    if not course.text:
+        course.budget.experience.took(_pace(course), support.wait_s(course))
+        return course.abstain(Abstention.OUT_OF_TIME)
+    await _grade(course, support.grounder.rest())
+    return course.end(FinishReason.LENGTH)
 
 
 async def _say(course: Course, text: str, token_count: int, support: _Support) -> None:
@@ -139,7 +188,7 @@ def _is_unsupported(course: Course) -> bool:
     """Whether the text has claims, cites nothing, and none of it stands in what was found: refused, or made up."""
     answer = course.answer
     supported = answer.citations or course.exchanges or any(grade.numbers for grade in answer.grounding)
-    return bool(answer.grounding) and not supported
+    return bool(answer.grounding) and course.plan.searches and not supported
 
 
 async def _account(course: Course, delta: Delta) -> None:

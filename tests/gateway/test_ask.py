@@ -107,7 +107,7 @@ async def test_language_model_gets_a_chat(gateway: Gateway) -> None:
 async def test_prompt_too_long_is_made_to_fit(gateway: Gateway) -> None:
     """What the model refuses comes again with less, and the caller is told how much less."""
     gateway.peers.generator.models = [TINY]
-    gateway.peers.retriever.texts["collections/handbook"] = [f"word{place} " * 60 for place in range(6)]
+    gateway.peers.retriever.texts["collections/handbook"] = [f"leave{place} " * 60 for place in range(6)]
     events = await heard(gateway.answers.Ask(ask()))
     refused, taken = gateway.peers.generator.requests
     assert len(taken.SerializeToString()) < len(refused.SerializeToString())
@@ -120,17 +120,17 @@ async def test_prompt_too_long_is_made_to_fit(gateway: Gateway) -> None:
 
 async def test_deadline_reaches_the_engine(gateway: Gateway) -> None:
     """The engine has what is left of the caller's deadline, less a margin."""
-    await heard(gateway.answers.Ask(ask(), timeout=0.3))
+    await heard(gateway.answers.Ask(ask(), timeout=2))
     (remaining_s,) = gateway.peers.generator.remaining_s
-    assert 0.1 < remaining_s < 0.3
+    assert 0.5 < remaining_s < 1.75
 
 
 async def test_deadline_ends_the_answer_and_frees_the_engine(gateway: Gateway) -> None:
-    """An answer that takes longer than allowed ends DEADLINE_EXCEEDED and holds nothing."""
+    """An answer that takes longer than allowed ends before its deadline with what was said, and holds nothing."""
     gateway.peers.generator.script = Script(tokens=["a "], hang=True)
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await heard(gateway.answers.Ask(ask(), timeout=0.3))
-    assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    final = (await heard(gateway.answers.Ask(ask(), timeout=1)))[-1].final
+    assert (final.text, final.finish_reason) == ("a ", events_pb2.FINISH_REASON_LENGTH)
+    assert [(left.stage, left.reason) for left in final.degradations] == [("generate", "DEADLINE_EXCEEDED")]
     async with asyncio.timeout(1):
         await gateway.peers.generator.freed.event.wait()
 

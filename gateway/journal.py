@@ -12,9 +12,10 @@ from meshkit.identity import Identity
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """How an answer began: what was asked, when, and which process makes it."""
+    """How an answer began: what was asked, when, what was known of the answer then, and which process makes it."""
 
     question: Question
+    answer: Answer
     create_time: datetime
     producer: str
 

@@ -106,22 +106,27 @@ class _Pages:
         self._underway = underway
         self._producer = producer
         self._written = written
+        self._begun = False
         self._count = 0
         self._waiting_since_s = 0.0
 
     def part(self) -> Part | None:
         """What is new, if anything."""
         course, events = self._underway.course, tuple(self._underway.events[self._count :])
-        if not events:
+        if self._begun and not events:
             return None
-        opening = None if self._count else Opening(course.question, course.create_time, self._producer)
         return Part(
-            course.owner, course.answer.id, events, opening, background(course) if self._underway.ended else None
+            course.owner,
+            course.answer.id,
+            events,
+            None if self._begun else opening(course, self._producer),
+            background(course) if self._underway.ended else None,
         )
 
     def wrote(self, part: Part | None) -> None:
         """The part is in the journal."""
         if part:
+            self._begun = True
             self._count += len(part.events)
 
     def done(self, now_s: float, patience_s: float) -> bool:
@@ -133,6 +138,11 @@ class _Pages:
 
     def close(self) -> None:
         self._written(self._underway)
+
+
+def opening(course: Course, producer: str) -> Opening:
+    """How the course's answer begins."""
+    return Opening(course.question, course.answer, course.create_time, producer)
 
 
 def background(course: Course) -> Background:

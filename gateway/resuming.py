@@ -10,14 +10,17 @@ from gateway.answers import Answer, CachePolicy, Citation, FinishReason, Questio
 from gateway.course import Ports
 from gateway.events import Event, Failed, Numbered, Started, Token
 from gateway.failures import Failure
-from gateway.journal import Journal, Opening, Part, Record, recorded
-from gateway.journaling import background
+from gateway.journal import Journal, Part, Record, recorded
+from gateway.journaling import background, opening
 from gateway.relaying import Relay, Underway
 from gateway.repeating import told_again
 from gateway.sessions import Turn
 from gateway.underway import AnswersUnderway
 from meshkit.errors import FieldViolation, InvalidArgument, MeshError, NotFound, Unavailable, not_found
 from meshkit.identity import Identity
+
+# At an answer that nobody seems to make: it may have begun, or ended, a moment ago.
+_LOOKS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +51,7 @@ class Resuming:
         here = self.underway.find(owner, id)
         if here is None:
             return recorded(await self.journal.read(owner, id))
-        course = here.course
-        return Record(Opening(course.question, course.create_time, ""), tuple(here.events), background(course))
+        return Record(opening(here.course, ""), tuple(here.events), background(here.course))
 
     async def explain(self, owner: Identity, id: str) -> tuple[Answer, Record | None]:
         """The answer, as far as it has come, and how it came about; raises NotFound ANSWER_NOT_FOUND."""
@@ -72,28 +74,24 @@ class Resuming:
 
     async def _written(self, owner: Identity, id: str, after: int) -> AsyncGenerator[Numbered, None]:
         """What the journal has, followed while its process lives; then the end, in whatever way it came."""
-        parts, alive, told = list[Part](), True, after
-        while True:
+        parts, record, looks, told = list[Part](), None, _LOOKS, after
+        while looks:
             parts += await self.journal.read(owner, id, len(parts))
             record = recorded(parts)
-            if record is None:
-                break
-            for numbered in record.events[told:]:
+            for numbered in record.events[told:] if record else ():
                 yield numbered
                 told = numbered.sequence
-            if record.ended:
+            if record and record.ended:
                 _check(after, len(record.events))
                 return
-            if not alive:
-                break
-            # Asked before the journal is read once more: the last part may have come just before the end.
-            alive = await self.journal.lives(record.opening.producer)
-            if alive:
-                await asyncio.sleep(self.poll_s)
+            # Asked before the journal is read once more: what is written last may have come just before the end.
+            if not (record and await self.journal.lives(record.opening.producer)):
+                looks -= 1
+            await asyncio.sleep(self.poll_s)
         ending = await self.ports.answers.load(owner, id) or await self._settle(owner, id, record)
         for event in _rest(ending, record, after):
             told += 1
-            yield Numbered(told, record.events[-1].elapsed_s if record else 0.0, event)
+            yield Numbered(told, record.events[-1].elapsed_s if record and record.events else 0.0, event)
 
     async def _settle(self, owner: Identity, id: str, record: Record | None) -> Answer:
         """Keep what is known of an answer whose process died, as an answer that failed."""
@@ -128,15 +126,11 @@ def _unknown(id: str) -> NotFound:
 def _known(record: Record, reason: FinishReason, failure: Failure | None = None) -> Answer:
     """The answer as far as its events tell it."""
     events = [numbered.event for numbered in record.events]
-    (started,) = (event for event in events if isinstance(event, Started))
-    return Answer(
-        id=started.answer,
-        session=started.session,
-        collection=started.collection,
-        question=record.opening.question.text,
+    return replace(
+        record.opening.answer,
         text=_text(record),
         finish_reason=reason,
-        model=started.model,
+        model=next((event.model for event in events if isinstance(event, Started)), ""),
         citations=tuple(event for event in events if isinstance(event, Citation)),
         failure=failure,
     )

@@ -10,11 +10,15 @@ from typing import TypeAlias
 from gateway.answering import Answering
 from gateway.answers import Answer, CachePolicy, Question
 from gateway.awaiting import Awaiting
+from gateway.budget import Budget
 from gateway.equality import question_key
 from gateway.journaling import Journaling
 from gateway.relaying import Pace, Relay, Underway
 from gateway.repeating import check_same
 from meshkit.identity import Identity
+
+# Of a caller's time, what the answer that it follows has left at least.
+_FAIR_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ class AnswersUnderway:
         nobody else's. Raises InvalidArgument REQUEST_ID_REUSED.
         """
         key = "" if awaiting or question.cache is CachePolicy.BYPASS else _key(question, owner)
-        leader = self._leaders.get(key)
+        leader = self._leader(key)
         course = self._answering.begin(question, owner, awaiting, leader)
         place = _place(owner, course.answer.id)
         if (present := self._answers.get(place)) and not present.ended:
@@ -59,8 +63,8 @@ class AnswersUnderway:
             return Relay(present)
         underway = Underway(course, self._pace, self._left, partial(self._ended, key))
         self._answers[place] = underway
-        if key:
-            self._leaders.setdefault(key, underway)
+        if key and not leader:
+            self._leaders[key] = underway
         self._journaling.begin(underway, self._forget, at_once=question.linger_s > 0)
         return Relay(underway)
 
@@ -79,6 +83,13 @@ class AnswersUnderway:
         await asyncio.gather(*(underway.close() for underway in running))
         for timer in self._lingering.values():
             timer.cancel()
+
+    def _leader(self, key: str) -> Underway | None:
+        """The answer to follow: one with much less time than this caller has would be cut short for both."""
+        leader = self._leaders.get(key)
+        if leader and leader.course.budget.left_s() < _FAIR_SHARE * Budget.current().left_s():
+            return None
+        return leader
 
     async def _left(self, underway: Underway) -> None:
         """The last reader has gone before the end."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -11,7 +10,7 @@ from gateway.events import Event, Failed, Heartbeat, Numbered, Started, Token
 from gateway.generation import Delta
 from gateway.relaying import Pace, Relay, Underway
 from meshkit.errors import Aborted, Internal, InvalidArgument, MeshError, Unavailable
-from tests.gateway.in_memory import MemoryGenerator, World
+from tests.gateway.in_memory import World
 
 PACE = Pace(heartbeat_s=5.0, hold_s=1.0, buffer_events=64, leave_timeout_s=2.0)
 DIED = Unavailable("ENGINE_UNAVAILABLE", "died")
@@ -124,22 +123,56 @@ async def test_leaving_ends_and_keeps_the_answer() -> None:
 
 async def test_slow_caller_holds_the_engine_up() -> None:
     """No more events than the buffer has are made ahead of the caller."""
-    made = 0
-
-    class Eager(MemoryGenerator):
-        async def _said(self) -> AsyncIterator[Delta]:
-            nonlocal made
-            while True:
-                made += 1
-                yield Delta("x ")
-
     world = World()
-    world.generator = Eager()
+    world.generator.deltas = [Delta("x ")] * 1000
     pace = Pace(heartbeat_s=5.0, hold_s=1.0, buffer_events=16, leave_timeout_s=2.0)
-    async with Relay(Underway(world.begin(), pace)) as relay:
+    underway = Underway(world.begin(), pace)
+    async with Relay(underway) as relay:
         await anext(relay)
         await asyncio.sleep(0.05)
-        assert 0 < made <= 17
+        assert [len(underway.events), underway.ended] == [17, False]
+        rest, error = await _relayed(relay)
+    assert (len([event for event in rest if isinstance(event.event, Token)]), error) == (1000, None)
+
+
+async def test_readers_each_read_all_of_it() -> None:
+    """Readers have the same events with the same numbers, each at its own speed; the fastest sets the engine's."""
+    world = World()
+    world.generator.deltas = [Delta("x ")] * 100
+    pace = Pace(heartbeat_s=5.0, hold_s=1.0, buffer_events=16, leave_timeout_s=2.0)
+    underway = Underway(world.begin(), pace)
+    async with Relay(underway) as slow, Relay(underway) as fast, Relay(underway, after=5) as late:
+        first = await anext(slow)
+        heard, _ = await _relayed(fast)
+        again, _ = await _relayed(slow)
+        rest, _ = await _relayed(late)
+    assert [first, *again] == heard
+    assert rest == heard[5:]
+
+
+async def test_answer_ends_when_its_last_reader_leaves() -> None:
+    """One of two readers may leave; after the other one the engine is free, and there is a last event all the same."""
+    world = World()
+    world.generator.deltas = [Delta("25"), None]
+    underway = Underway(world.begin(), PACE)
+    async with Relay(underway) as first:
+        async with Relay(underway) as second:
+            await anext(second)
+        assert not underway.ended
+        await anext(first)
+    assert world.generator.freed
+    last = underway.events[-1].event
+    assert isinstance(last, Answer)
+    assert last.finish_reason is FinishReason.INTERRUPTED
+
+
+async def test_last_event_may_be_all_that_is_read() -> None:
+    """Who wants the end only holds nobody up."""
+    world = World()
+    world.generator.deltas = [Delta("x ")] * 100
+    pace = Pace(heartbeat_s=5.0, hold_s=1.0, buffer_events=16, leave_timeout_s=2.0)
+    async with Relay(Underway(world.begin(), pace)) as relay:
+        assert (await relay.last()).text == "x " * 100
 
 
 @pytest.mark.parametrize("times", [1, 2])

@@ -136,6 +136,11 @@ FOLDERS := $(addprefix $(LABELLED)/,squad-dev10 k8s-docs/known-item cmrc2018-tri
 eval-retrieval: $(VENV)/.bench gen ## Measure how well retrieval ranks, on labelled questions. FOLDERS=... names others.
 	$(PYTHON) -m bench.eval_retrieval $(FOLDERS)
 
+.PHONY: eval-answers
+eval-answers: FOLDERS := $(LABELLED)/squad-dev10
+eval-answers: $(VENV)/.bench gen ## Measure how good answers are, on questions with known ones. FOLDERS=... names others, JUDGE_URL=... and JUDGE_MODEL=... a judge.
+	$(PYTHON) -m bench.eval_answers $(FOLDERS)
+
 # --- Installing -------------------------------------------------------------------------------------
 # One environment grows by need; each stamp in it says which extras it holds, at the versions of requirements.lock.
 

@@ -1,7 +1,8 @@
 """Labelled questions over documents, as a folder in BEIR's form holds them.
 
 corpus.jsonl has a line {"id", "title", "text"} a document, queries.jsonl {"id", "text"} a query, and qrels.tsv, below a
-heading, the query's id, the document's and a grade: 0 for not relevant, more for more. `_id` is taken for `id`.
+heading, the query's id, the document's and a grade: 0 for not relevant, more for more. `_id` is taken for `id`. Where
+answers are judged a query has `answers` too, and unanswerable.jsonl {"id", "text"} what the corpus does not answer.
 """
 
 from __future__ import annotations
@@ -64,6 +65,21 @@ def read_set(folder: Path) -> LabelledSet:
         raise FolderError(f"{qrels} names no relevant document")
     name = "-".join(folder.resolve().parts[-2:]) if folder.name == "known-item" else folder.resolve().name
     return LabelledSet(name, documents, {query: texts[query] for query in grades}, grades)
+
+
+def read_answers(folder: Path) -> Mapping[str, tuple[str, ...]]:
+    """The accepted answers of each query that has some; raises FolderError."""
+    rows = {key: row.get("answers", ()) for key, row in _rows(folder / "queries.jsonl")}
+    found = {key: tuple(map(str, answers)) for key, answers in rows.items() if isinstance(answers, list) and answers}
+    if not found:
+        raise FolderError(f"{folder / 'queries.jsonl'} has no answers")
+    return found
+
+
+def read_unanswerable(folder: Path) -> Mapping[str, str]:
+    """The questions that the corpus does not answer; none where the folder has no unanswerable.jsonl."""
+    file = folder / "unanswerable.jsonl"
+    return {key: str(row["text"]) for key, row in _rows(file)} if file.is_file() else {}
 
 
 def _rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -27,7 +27,7 @@ from ragmesh.ingest.v1 import (
 from ragmesh.retriever.v1 import index_pb2, index_pb2_grpc, retriever_pb2, retriever_pb2_grpc
 
 _SERVICES = ("embedder", "retriever", "ingest")
-_TENANT = Identity("eval", "eval", frozenset({"search", "ingest"}))
+TENANT = Identity("eval", "eval", frozenset({"search", "ingest"}))
 _AT_ONCE = 4
 _TIMEOUT_S = 300.0
 # Chunks asked for: several of the first may be of one document, and recall is taken over 20 documents.
@@ -50,10 +50,12 @@ class Found:
 class Served:
     """The services, serving; `open_served` starts and stops them."""
 
-    def __init__(self, stubs: Stubs, processes: Mapping[str, Process]) -> None:
+    def __init__(self, stubs: Stubs, processes: Mapping[str, Process], ports: Ports) -> None:
         self.stubs = stubs
         self.processes = processes
         """Redis and the services by name, to be killed or watched."""
+        self.ports = ports
+        """Where they listen."""
 
     async def ingest(self, labelled: LabelledSet, collection: str, **settings: Any) -> None:
         """Make the collection and take in every document that has text."""
@@ -64,7 +66,7 @@ class Served:
                     collection=collections_pb2.Collection(language=labelled.language, **settings),
                 )
             )
-        await _each(
+        await each(
             self._create(collection, f"d{place}", key, document)
             for place, (key, document) in enumerate(labelled.documents.items())
             if document.text.strip()
@@ -92,7 +94,7 @@ class Served:
         request = ParseDict(
             {"collection": f"collections/{collection}", "topK": TOP_K, **fields}, retriever_pb2.SearchRequest()
         )
-        found = await _each(self._found(request, query) for query in labelled.queries.values())
+        found = await each(self._found(request, query) for query in labelled.queries.values())
         return dict(zip(labelled.queries, found, strict=True))
 
     async def _found(self, request: retriever_pb2.SearchRequest, query: str) -> Found:
@@ -116,10 +118,12 @@ class Stubs:
 
 
 @asynccontextmanager
-async def open_served(folder: Path, variables: Mapping[str, str] | None = None) -> AsyncIterator[Served]:
+async def open_served(
+    folder: Path, variables: Mapping[str, str] | None = None, names: Sequence[str] = _SERVICES
+) -> AsyncIterator[Served]:
     """The services with their data and logs in the folder; `variables` are of their environment. Raises StartError."""
     settings, ports = LocalSettings(data_dir=folder), Ports.free().chosen()
-    programs = [services.program(name, settings, ports, folder) for name in _SERVICES]
+    programs = [services.program(name, settings, ports, folder) for name in names]
     programs = [replace(each, environment={**each.environment, **(variables or {})}) for each in programs]
     processes: dict[str, Process] = {}
     async with AsyncExitStack() as stack:
@@ -128,7 +132,7 @@ async def open_served(folder: Path, variables: Mapping[str, str] | None = None) 
             processes[program.name] = await stack.enter_async_context(running)
             await processes[program.name].serving()
         ingest, retriever = [
-            await stack.enter_async_context(open_channel(services.address(name, ports), identity=_TENANT))
+            await stack.enter_async_context(open_channel(services.address(name, ports), identity=TENANT))
             for name in ("ingest", "retriever")
         ]
         yield Served(
@@ -140,10 +144,11 @@ async def open_served(folder: Path, variables: Mapping[str, str] | None = None) 
                 retriever_pb2_grpc.RetrieverServiceStub(retriever),
             ),
             processes,
+            ports,
         )
 
 
-async def _each(work: Iterable[Any]) -> list[Any]:
+async def each(work: Iterable[Any]) -> list[Any]:
     """The results in order, some at once; the first failure ends all."""
     slots = asyncio.Semaphore(_AT_ONCE)
 

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import zip_longest
 
 from gateway.markers import MARKER, in_code, numbers_of
 from gateway.retrieval import Hit
@@ -76,6 +75,7 @@ class _Index:
     What the passage is about stands in all of them.
     """
 
+    sentences: Sequence[frozenset[str]]
     denials: Sequence[bool]
     terms: Mapping[str, Collection[int]]
     roots: Mapping[str, Collection[int]]
@@ -113,7 +113,7 @@ class Evidence:
         return False
 
     def _covered(self, claim: Claim) -> tuple[float, bool]:
-        """The best share of the claim that a window has, and whether that says no."""
+        """The best share of the claim that a window has, and whether the sentence that has more of it says no."""
         index = self._index
         count = len(index.denials)
         shares, everywhere, total = [0.0] * count, 0.0, 0.0
@@ -125,7 +125,8 @@ class Evidence:
             for window in alike:
                 shares[window] += ((1.0 if window in exact else _OTHER_FORM) - _ELSEWHERE) * weight
         best = max(range(count), key=shares.__getitem__)
-        return (everywhere + shares[best]) / total, index.denials[best]
+        nearest = max(range(best, min(best + 2, count)), key=lambda at: len(claim.terms & index.sentences[at]))
+        return (everywhere + shares[best]) / total, index.denials[nearest]
 
     def _share(self, wanted: frozenset[str]) -> float:
         return sum(term in self._index.terms for term in wanted) / len(wanted)
@@ -137,9 +138,10 @@ class Evidence:
     @cached_property
     def _index(self) -> _Index:
         cut = [folded(sentence) for sentence in sentences(self._hit.passage())] or [""]
+        words = [frozenset(terms(sentence)) for sentence in cut]
         found: dict[str, set[int]] = defaultdict(set)
-        for place, sentence in enumerate(cut):
-            for term in set(terms(sentence)):
+        for place, own in enumerate(words):
+            for term in own:
                 found[term].update((max(place - 1, 0), place))
         chunk = self._hit.chunk
         for term in terms(folded(" ".join((chunk.title, *chunk.heading_path)))):
@@ -147,5 +149,4 @@ class Evidence:
         roots: dict[str, set[int]] = defaultdict(set)
         for term, windows in found.items():
             roots[root(term)] |= windows
-        denials = [bool(_NOT.search(sentence)) for sentence in cut]
-        return _Index([one or other for one, other in zip_longest(denials, denials[1:], fillvalue=False)], found, roots)
+        return _Index(words, [bool(_NOT.search(sentence)) for sentence in cut], found, roots)

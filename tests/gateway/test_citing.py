@@ -1,5 +1,6 @@
 """Markers become citations, however the text is cut."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -54,6 +55,17 @@ def _claims(text: str) -> list[tuple[int, str]]:
         ("今天休息。年假很长。[1]", [(1, "年假很长。")]),
         ("Überstunden zählen [1].", [(1, "Überstunden zählen")]),
         ("no marker [1", []),
+        ("A [1; 2].", [(1, "A"), (2, "A")]),
+        ("A [1-2].", [(1, "A"), (2, "A")]),
+        ("A [^1].", [(1, "A")]),
+        ("年假很长【1】。", [(1, "年假很长")]),
+        ("Leave【2†source】.", [(2, "Leave")]),
+        ("Since 1995 [1995-2020] so.", []),
+        ("1. Item one [1]\n2. Item two. [2]", [(1, "Item one"), (2, "Item two.")]),
+        ("| Leave | 25 days [1] |\n| Pay | monthly | [2]", [(1, "Leave | 25 days"), (2, "Pay | monthly")]),
+        ("Dr. Smith said so [1].", [(1, "Dr. Smith said so")]),
+        ("Call `a[1]` first [2].", [(2, "Call `a[1]` first")]),
+        ("Run:\n```\nx = a[1]\n```\n[2]", [(2, "```")]),
     ],
 )
 def test_claim_is_what_stands_before_its_marker(text: str, claims: list[tuple[int, str]]) -> None:
@@ -102,6 +114,37 @@ def test_neighbour_that_has_the_words_is_cited() -> None:
     assert (cited.chunk, cited.verbatim) == ("chunks/5", True)
 
 
+def test_quotation_over_neighbours_is_found_in_the_first() -> None:
+    """A sentence that the cut of the document parts is cited from where it begins to where it ends."""
+    first, second = _chunk("Leave is asked for", 4), _chunk("in the portal. Else not.", 5)
+    second = replace(second, source=Span(200, 224), page=4)
+    (cited,) = Citer({1: Hit(second, 1.0, window=(first,))}).feed("Leave is asked for in the portal. [1]")
+    assert (cited.chunk, cited.page, cited.verbatim) == ("chunks/4", 3, True)
+    assert cited.source == Span(100, 214)
+    assert cited.quote == "Leave is asked for\nin the portal."
+
+
+def test_quotations_of_two_chunks_have_each_its_own() -> None:
+    """Of sentences that share their markers each is cited from the chunk that has it."""
+    text = "Employees get 25 days of leave. Gehälter werden am 25. gezahlt. [1][2]"
+    first, second = _cited(text)
+    assert (first.quote, second.quote) == ("Employees get 25 days of leave.", "Gehälter werden am 25. gezahlt.")
+    assert first.answer.end < second.answer.start
+
+
+def test_page_and_headings_are_those_of_the_chunk_quoted() -> None:
+    """Not those of the hit, where a neighbour has the words."""
+    neighbour = replace(_chunk("Second part.", 5), page=9, heading_path=("C",))
+    (cited,) = Citer({1: Hit(_chunk("First part.", 4), 1.0, window=(neighbour,))}).feed("Second part. [1]")
+    assert (cited.page, cited.heading_path) == (9, ("C",))
+
+
+def test_markers_of_passages_not_shown_are_plain_text() -> None:
+    """A passage that was dropped from the prompt cannot be cited, and the others keep their numbers."""
+    citer = Citer({2: HITS[1]})
+    assert [cited.number for cited in citer.feed("A [1]. 工资每月支付。[2]")] == [2]
+
+
 def test_citation_describes_its_chunk() -> None:
     """A citation carries what a reader needs to find the place."""
     (cited,) = _cited("x [1]")
@@ -113,6 +156,11 @@ PIECES = [
     "[2]",
     "[1, 2]",
     "[9]",
+    "【1】",
+    "[1-2]",
+    "```\n",
+    "`",
+    "- ",
     "[",
     "]",
     "1",

@@ -56,6 +56,8 @@ def show_hits(response: retriever_pb2.SearchResponse) -> None:
 def _finish(answer: events_pb2.Answer) -> None:
     if answer.finish_reason == events_pb2.FINISH_REASON_ABSTAINED:
         why = _ABSTENTIONS.get(answer.abstention, "no reason given")
+        if answer.text:
+            console.print()
         console.print(f"[yellow]No answer: {why}.[/yellow]")
         return
     console.print()

@@ -61,27 +61,22 @@ class RedisJournal:
 
 
 def _dump(part: Part) -> bytes:
-    return to_json([part.opening, [_row(numbered) for numbered in part.events], part.background])
+    opening = _OPENING.dump_json(part.opening) if part.opening else b"null"
+    background = _BACKGROUND.dump_json(part.background) if part.background else b"null"
+    return b"[%b,[%b],%b]" % (opening, b",".join(map(_row, part.events)), background)
 
 
-def _row(numbered: Numbered) -> tuple[Any, ...]:
+def _row(numbered: Numbered) -> bytes:
     event = numbered.event
     if isinstance(event, Token):
-        return (numbered.sequence, numbered.elapsed_s, event.text, event.token_count)
+        return to_json((numbered.sequence, numbered.elapsed_s, event.text, event.token_count))
     kind = type(event).__name__
     if isinstance(event, Failed):
         error = event.error
-        return (
-            numbered.sequence,
-            numbered.elapsed_s,
-            kind,
-            None,
-            error.code,
-            error.reason,
-            error.message,
-            error.metadata,
-        )
-    return (numbered.sequence, numbered.elapsed_s, kind, None, event)
+        said = (kind, None, error.code, error.reason, error.message, error.metadata)
+        return to_json((numbered.sequence, numbered.elapsed_s, *said))
+    data = _KINDS[kind].dump_json(event, warnings=False)
+    return b'[%d,%f,"%b",null,%b]' % (numbered.sequence, numbered.elapsed_s, kind.encode(), data)
 
 
 def _load(owner: Identity, answer: str, kept: str) -> Part:

@@ -20,9 +20,11 @@ from gateway.failures import Failure
 from gateway.generation import Generator, Model, Prompt
 from gateway.models import Models
 from gateway.plans import Plan, PlanLimits
+from gateway.remembering import Bound, newest, remember
 from gateway.repeating import answer_id, check_same, repeat
 from gateway.retrieval import Degradation, Found, Hit, Retriever
-from gateway.sessions import SessionStore, Turn
+from gateway.sessions import Session, SessionStore, Turn
+from gateway.summarising import Older, Summaries
 from gateway.tools import ToolExchange, ToolLimits
 from gateway.web import Web
 from meshkit.errors import InvalidArgument, MeshError, Unavailable
@@ -58,6 +60,7 @@ class Ports:
     limits: Limits
     web: Web | None = None
     experience: Experience = field(default_factory=Experience)
+    summaries: Summaries | None = None
     cache: AnswerCache | None = None
 
 
@@ -98,6 +101,7 @@ class Course:
         self.budget = Budget.current(ports.limits.planning.reserve_s, ports.experience)
         self.history: tuple[Exchange, ...] = question.history
         self.summary = ""
+        self._older: Sequence[Turn] = ()
         self.plan = Plan()
         self.found = Found(())
         self.prompt: Prompt | None = None
@@ -140,6 +144,7 @@ class Course:
         await self._keep(self.so_far())
         answer = self.so_far()
         self.when_answered(answer)
+        self._summarise()
         await emit(answer)
         return answer
 
@@ -237,9 +242,12 @@ class Course:
 
     async def _open(self) -> None:
         """Load what the answer goes on from; raises what makes the question unanswerable."""
+        session = None
         if self.question.session:
-            self.history = await self._load_history(self.question.session)
+            # Raises Unavailable where it cannot be read: it may exist.
+            session = await self.ports.sessions.load(self.owner, self.question.session)
         self.model: Model = await self._choose_model()
+        self._recall(session)
         answer = self._answer
         if answer.session:
             # While the search goes on: who dies in mid-answer leaves the turn.
@@ -254,11 +262,22 @@ class Course:
             check_same(self.question, answer)
         return answer if answer and answer.finish_reason not in _BROKEN else None
 
-    async def _load_history(self, id: str) -> tuple[Exchange, ...]:
-        """The conversation so far; raises Unavailable where it cannot be read: it may exist."""
-        session = await self.ports.sessions.load(self.owner, id)
-        turns = session.turns[-self.ports.limits.history_turns :] if session else ()
-        return tuple(Exchange(turn.question, turn.text) for turn in turns if turn.text)
+    def _recall(self, session: Session | None) -> None:
+        """Take from the conversation what the model has room for: a quarter of its context at most."""
+        limits, context = self.ports.limits, self.model.max_model_tokens
+        tokens = limits.planning.history_tokens
+        bound = Bound(limits.history_turns, min(tokens, context // 4) if context else tokens)
+        if session:
+            memory = remember(session, bound)
+            self.history, self.summary, self._older = memory.history, memory.summary, memory.older
+        else:
+            self.history = newest(self.history, bound)
+
+    def _summarise(self) -> None:
+        """Have the turns that the model was not shown summarised, once the answer is given."""
+        if self._older and self.ports.summaries and not self.model.extractive:
+            older = Older(self.owner, self._answer.session, self.summary, self._older)
+            self.ports.summaries.want(self.model, older)
 
     async def _choose_model(self) -> Model:
         model = await self.ports.models.choose(self.question.model)
@@ -281,17 +300,18 @@ class Course:
             await self.ports.sessions.put(self.owner, self._answer.session, turn)
 
     async def _save(self, answer: Answer) -> None:
-        """Save answer and turn; one that failed before any text leaves neither."""
+        """Save answer and turn; one that failed before any text leaves neither, one that wants tools run no turn."""
         unsaid = answer.finish_reason is FinishReason.FAILED and not answer.text
+        no_turn = unsaid or (answer.finish_reason is FinishReason.TOOL_CALL and not answer.text)
         try:
             async with asyncio.timeout(self.ports.limits.save_timeout_s):
                 if self._beginning:
                     await self._beginning
                 if not unsaid:
                     await self.ports.answers.save(self.owner, answer)
-                if unsaid and self._beginning:
+                if no_turn and self._beginning:
                     await self.ports.sessions.remove(self.owner, answer.session, answer.id)
-                elif answer.session and not unsaid:
+                elif answer.session and not no_turn:
                     await self.ports.sessions.put(self.owner, answer.session, Turn.of(answer, self.create_time))
         except (Unavailable, TimeoutError) as error:
             logger.warning("answer %s is not kept: %r", answer.id, error)

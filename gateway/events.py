@@ -38,7 +38,7 @@ class Stage:
     stage: str
     state: StageState
     duration_s: float = 0.0
-    detail: Mapping[str, str | float] = field(default_factory=dict)
+    detail: Mapping[str, str | float | list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

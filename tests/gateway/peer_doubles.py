@@ -94,11 +94,12 @@ class Freed:
 
 
 class Generator(generator_pb2_grpc.GeneratorServiceServicer):
-    """Says what the script says; counts words as tokens."""
+    """Says what the script says, and in the form that is asked for the next of `forms`; counts words as tokens."""
 
     def __init__(self) -> None:
         self.models = [EXTRACTIVE]
         self.script = Script()
+        self.forms: list[str] = []
         self.requests: list[generator_pb2.GenerateRequest] = []
         self.remaining_s: list[float] = []
         self.counted = 0
@@ -111,8 +112,9 @@ class Generator(generator_pb2_grpc.GeneratorServiceServicer):
         limit = deadline.current()
         self.remaining_s.append(limit.remaining_s() if limit else 0.0)
         self._check_length(request)
+        form = request.HasField("structured_output") and self.forms
         try:
-            async for response in self._said(self.script):
+            async for response in self._said(Script([self.forms.pop(0)]) if form else self.script):
                 yield response
         finally:
             self.freed.at_s = time.monotonic()

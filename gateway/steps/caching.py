@@ -87,9 +87,12 @@ class _Witness:
 def _remember(
     course: Course, cache: AnswerCache, asked: Asked, lookup: Lookup, witness: _Witness, answer: Answer
 ) -> None:
-    """Keep a good answer, all of it found in the one edition that was looked up: what changed meanwhile is not kept."""
+    """Keep a good answer, all of it found in the one edition that was looked up: what changed meanwhile is not kept.
+
+    Nor is what rests on tools: the web, for instance, has no editions.
+    """
     edition = lookup.edition
-    good = answer.finish_reason is FinishReason.STOP and not answer.degradations and not answer.tool_calls
+    good = answer.finish_reason is FinishReason.STOP and not answer.degradations and not course.exchanges
     if edition is None or not good or witness.searched != {(asked.collection, edition.version)}:
         return
     kept = Kept(

@@ -1,10 +1,8 @@
 """The web search speaks Tavily's API to a server, within bounds of bytes and time."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -12,42 +10,15 @@ from pydantic import SecretStr
 from gateway.tavily_web import TavilyWeb, open_tavily_web
 from gateway.web import Page
 from meshkit.errors import MeshError
-
-Reply = Callable[[asyncio.StreamWriter], Awaitable[None]]
-
-
-class Upstream:
-    """A server of one page; `asked` holds the head and the body of each request."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, dict[str, Any]]] = []
-        self.status = "200 OK"
-        self.body = b"{}"
-        self.silent = False
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            (length,) = (
-                line.split(": ")[1] for line in head.split("\r\n") if line.lower().startswith("content-length")
-            )
-            self.asked.append((head, json.loads(await reader.readexactly(int(length)))))
-            if self.silent:
-                await reader.read()
-            writer.write(f"HTTP/1.1 {self.status}\r\ncontent-length: {len(self.body)}\r\n\r\n".encode() + self.body)
-            await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+from tests.gateway.web_upstream import Upstream
 
 
 @asynccontextmanager
 async def _searching(upstream: Upstream, timeout_s: float = 5.0, max_bytes: int = 10_000) -> AsyncIterator[TavilyWeb]:
-    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-    url = f"http://{host}:{port}/search"
-    async with server, open_tavily_web(url, SecretStr("tvly-secret"), timeout_s, max_bytes, 2) as web:
+    async with (
+        upstream.serving() as url,
+        open_tavily_web(url, SecretStr("tvly-secret"), timeout_s, max_bytes, 2) as web,
+    ):
         yield web
 
 

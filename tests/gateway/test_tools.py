@@ -13,6 +13,7 @@ from tests.gateway.calling import ask, heard, once, reason
 from tests.gateway.conftest import Gateway, open_gateway
 from tests.gateway.conversation import INTERRUPT, Conversation, asking, saying
 from tests.gateway.peer_doubles import Peers, Script
+from tests.gateway.web_upstream import Upstream
 
 PLANNER = generator_pb2.ModelInfo(
     model="planner", kind=generator_pb2.ENGINE_KIND_LANGUAGE_MODEL, ready=True, structured_output=True
@@ -80,6 +81,27 @@ async def test_other_collections_are_searched(gateway: Gateway) -> None:
     found = [event.retrieved for event in events if event.HasField("retrieved")][-1]
     assert found.hits[0].chunk.text == "Laptops are replaced after four years."
     assert len(found.hits) > 1
+
+
+async def test_pages_of_the_web_are_cited_by_their_address(redis_url: str, peers: Peers) -> None:
+    """Where the question names the tool and there is a key; such an answer is never given again."""
+    upstream = Upstream()
+    page = {"url": "https://example.com/leave", "title": "Leave", "content": "Leave is 30 days now.", "score": 0.9}
+    upstream.body = json.dumps({"results": [page]}).encode()
+    peers.generator.models = [PLANNER]
+    peers.generator.forms = [planned(("web_search", {"query": "leave"}))] * 2
+    peers.generator.script = Script(tokens=["Leave is 30 days now. [1]"])
+    plan = answers_pb2.PlanOptions(server_tools=["web_search"])
+    async with (
+        upstream.serving() as url,
+        open_gateway(redis_url, peers, web_search_url=url, web_search_key="k") as gateway,
+    ):
+        for _ in range(2):
+            answer = (await gateway.answers.AskOnce(once(plan=plan))).answer
+            (citation,) = answer.citations
+            assert (citation.uri, citation.title, citation.chunk) == ("https://example.com/leave", "Leave", "")
+            assert not answer.cached
+    assert len(upstream.asked) == 2
 
 
 async def test_tool_of_the_caller_answers_on_the_stream(planning: Gateway) -> None:

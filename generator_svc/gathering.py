@@ -1,7 +1,11 @@
 """How long a stream waits between its messages, so that the tokens of streams read side by side come joined."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+
+from generator_svc.engine import Delta
 
 # What a message costs is of the order of 0.1 ms in each process on its way: so many streams at once would take a core.
 _S_A_STREAM = 0.001
@@ -28,3 +32,77 @@ class Gathering:
     def gap_s(self) -> float:
         """Seconds to wait after a message: none for a stream alone, a millisecond more for each other one."""
         return min(_S_A_STREAM * (self._streams - 1), self._max_s) if self._streams else 0.0
+
+    async def joined(self, deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
+        """The deltas, the first by itself, those that come while the stream waits joined; each sequence's apart.
+
+        They are read in a task of their own, which ends with this generator; the caller closes `deltas` behind it.
+        """
+        first = await anext(deltas, None)
+        if first is None:
+            return
+        yield first
+        arrived = _Arrived()
+        reading = asyncio.create_task(arrived.read(deltas))
+        try:
+            while not arrived.over:
+                if gap_s := self.gap_s:
+                    await asyncio.wait({reading}, timeout=gap_s)
+                taken = await arrived.take()
+                for delta in _merged(taken) if gap_s else taken:
+                    yield delta
+            await reading
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+
+class _Arrived:
+    """What one stream has brought and nobody has taken yet; lives as long as the stream."""
+
+    def __init__(self) -> None:
+        self._deltas: list[Delta] = []
+        self._news = asyncio.Event()
+        self._ended = False
+
+    @property
+    def over(self) -> bool:
+        """Whether no more comes, and all is taken."""
+        return self._ended and not self._deltas
+
+    async def read(self, deltas: AsyncGenerator[Delta, None]) -> None:
+        """Read to the end; raises what reading raises."""
+        try:
+            async for delta in deltas:
+                self._deltas.append(delta)
+                self._news.set()
+        finally:
+            self._ended = True
+            self._news.set()
+
+    async def take(self) -> list[Delta]:
+        """What has come since the last time, when there is some; none at the end."""
+        await self._news.wait()
+        taken, self._deltas = self._deltas, []
+        if not self._ended:
+            self._news.clear()
+        return taken
+
+
+def _merged(deltas: Sequence[Delta]) -> list[Delta]:
+    """One delta for each sequence that goes on, in the order in which they first do."""
+    merged: dict[int, Delta] = {}
+    for delta in deltas:
+        before = merged.get(delta.index)
+        merged[delta.index] = delta if before is None else _after(before, delta)
+    return list(merged.values())
+
+
+def _after(before: Delta, delta: Delta) -> Delta:
+    return replace(
+        delta,
+        text=before.text + delta.text,
+        tokens=before.tokens + delta.tokens,
+        token_ids=(*before.token_ids, *delta.token_ids),
+        logprobs=(*before.logprobs, *delta.logprobs),
+    )

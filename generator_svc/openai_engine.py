@@ -23,6 +23,7 @@ from pydantic import SecretStr
 from pydantic_core import from_json
 
 from generator_svc.engine import Card, Delta, EngineKind, Input, Request, Work, unsupported
+from generator_svc.gathering import Gathering
 from generator_svc.openai_errors import (
     engine_unavailable,
     failure,
@@ -78,6 +79,7 @@ class OpenAIOptions:
     upstream_check_interval_s: float = 5.0
     upstream_max_connections: int = 256
     upstream_h2c: bool = False
+    gather_max_s: float = 0.0
 
 
 @asynccontextmanager
@@ -107,6 +109,7 @@ class OpenAIEngine:
         self._options = options
         self._url = options.upstream_url.rstrip("/")
         self._secret = options.upstream_api_key.get_secret_value()
+        self._gathering = Gathering(options.gather_max_s)
         self._upstream: Upstream | None = None
         # The last check, which calls that come together share: its outcome and until when it holds.
         self._checking = asyncio.Lock()
@@ -141,7 +144,14 @@ class OpenAIEngine:
         return Work(request, arrived_s, max_tokens=request.max_tokens, payload=(posted, written))
 
     async def generate(self, work: Work) -> AsyncGenerator[Delta, None]:
-        """The deltas as they come; closing the generator ends the request at the upstream."""
+        """The deltas as they come, among other streams joined; closing the generator ends the upstream's request."""
+        with self._gathering.stream():
+            async with aclosing(self._heard(work)) as heard, aclosing(self._gathering.joined(heard)) as deltas:
+                async for delta in deltas:
+                    yield delta
+
+    async def _heard(self, work: Work) -> AsyncGenerator[Delta, None]:
+        """The deltas one by one."""
         progress = Progress(work)
         async with aclosing(self._events(work)) as events:
             async for event in events:

@@ -107,8 +107,8 @@ class Settings(ServerSettings):
     gather_max_s: float = Field(
         0.04,
         ge=0,
-        description="vLLM: the longest that a stream's tokens gather for one message, a millisecond for each other "
-        "stream; 0 sends each token by itself.",
+        description="vLLM and upstream: the longest that a stream's tokens gather for one message, a millisecond for "
+        "each other stream; 0 sends each token by itself.",
     )
     engine_args: dict[str, Any] = Field(
         {},

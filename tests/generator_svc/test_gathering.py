@@ -1,10 +1,38 @@
 """How long a stream waits between its messages."""
 
-from contextlib import ExitStack
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import ExitStack, aclosing
 
 import pytest
 
+from generator_svc.engine import Delta, FinishReason
 from generator_svc.gathering import Gathering
+
+LAST = Delta("", 0, finish=FinishReason.STOP)
+
+
+async def said(*deltas: Delta, broken: bool = False) -> AsyncGenerator[Delta, None]:
+    """The deltas, all at once, and then a failure where it is broken."""
+    for delta in deltas:
+        yield delta
+    if broken:
+        raise ConnectionError("gone")
+
+
+def words(text: str, index: int = 0) -> Sequence[Delta]:
+    """A delta for each word."""
+    return [Delta(f"{word} ", 1, index, token_ids=(len(word),)) for word in text.split()]
+
+
+async def joined(deltas: AsyncGenerator[Delta, None], others: int = 1) -> list[Delta]:
+    """What a reader gets while so many others read streams of their own."""
+    gathering = Gathering(0.01)
+    with ExitStack() as streams:
+        for _ in range(1 + others):
+            streams.enter_context(gathering.stream())
+        async with asyncio.timeout(5), aclosing(gathering.joined(deltas)) as read:
+            return [delta async for delta in read]
 
 
 def test_a_stream_alone_waits_for_nothing() -> None:
@@ -40,3 +68,54 @@ def test_a_limit_of_nothing_gathers_nothing() -> None:
     gathering = Gathering(0.0)
     with gathering.stream(), gathering.stream():
         assert gathering.gap_s == 0
+
+
+async def test_the_first_comes_alone_and_the_rest_joined() -> None:
+    """Texts, tokens and their ids in order, ended as the last one ends."""
+    first, rest = await joined(said(*words("boats are moored"), LAST))
+    assert first.text == "boats "
+    assert (rest.text, rest.tokens, rest.token_ids) == ("are moored ", 2, (3, 6))
+    assert rest.finish is FinishReason.STOP
+
+
+async def test_a_stream_alone_is_not_joined() -> None:
+    """Each delta as it came."""
+    deltas = [*words("boats are moored"), LAST]
+    assert await joined(said(*deltas), others=0) == deltas
+    assert await joined(said()) == []
+
+
+async def test_sequences_are_joined_apart() -> None:
+    """Each goes on with its own text."""
+    one, other = words("boats are moored"), words("ships lie here", index=1)
+    both = [delta for pair in zip(one, other, strict=True) for delta in pair]
+    _, second, first = await joined(said(*both))
+    assert (first.index, first.text, second.index, second.text) == (0, "are moored ", 1, "ships lie here ")
+
+
+async def test_a_failure_comes_behind_what_was_read() -> None:
+    """Nothing that had come is lost."""
+    read: list[str] = []
+    gathering = Gathering(0.01)
+    with gathering.stream(), gathering.stream(), pytest.raises(ConnectionError, match="gone"):
+        async for delta in gathering.joined(said(*words("boats are moored"), broken=True)):
+            read.append(delta.text)
+    assert read == ["boats ", "are moored "]
+
+
+async def test_who_leaves_ends_the_reading() -> None:
+    """The source is closed by its owner, with nobody left in it."""
+    asked = asyncio.Event()
+
+    async def silent() -> AsyncGenerator[Delta, None]:
+        yield Delta("boats ", 1)
+        asked.set()
+        await asyncio.Event().wait()
+
+    source = silent()
+    async with aclosing(source), aclosing(Gathering(0.01).joined(source)) as deltas:
+        assert (await anext(deltas)).text == "boats "
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await anext(deltas)
+        assert asked.is_set()

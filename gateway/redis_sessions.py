@@ -7,7 +7,7 @@ from typing import cast
 from pydantic import TypeAdapter
 from redis.asyncio import Redis
 
-from gateway.sessions import TITLE_CHARS, Page, Session, Turn
+from gateway.sessions import TITLE_CHARS, Page, Session, Summary, Turn
 from meshkit.identity import Identity
 from meshkit.redis_store import store_errors
 
@@ -36,13 +36,16 @@ if redis.call('EXISTS', KEYS[3]) == 0 then
     redis.call('ZREM', KEYS[4], ARGV[1])
 end
 """
+_SUMMARISE = """
+if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'summary', ARGV[1], 'through', ARGV[2]) end
+"""
 
 
 class RedisSessions:
     """Sessions under keys that hold tenant and subject, so that nobody finds another's; needs no closing.
 
-    A session is a hash (title, times), a hash of turns by their answers, a list of their order and an entry in its
-    owner's index by last use. All of it is forgotten `ttl_s` after its last turn. The last `max_turns` and
+    A session is a hash (title, times, summary), a hash of turns by their answers, a list of their order and an entry
+    in its owner's index by last use. All of it is forgotten `ttl_s` after its last turn. The last `max_turns` and
     `max_sessions` are kept.
     """
 
@@ -52,6 +55,7 @@ class RedisSessions:
         self._limits = (ttl_s, max_turns, max_sessions)
         self._put = redis.register_script(_PUT)
         self._remove = redis.register_script(_REMOVE)
+        self._summarise = redis.register_script(_SUMMARISE)
 
     async def load(self, owner: Identity, id: str) -> Session | None:
         key, turns_key, order_key, _ = _keys(owner, id)
@@ -72,6 +76,10 @@ class RedisSessions:
     async def remove(self, owner: Identity, id: str, answer: str) -> None:
         with store_errors():
             await self._remove(keys=_keys(owner, id), args=(id, answer))
+
+    async def summarise(self, owner: Identity, id: str, summary: Summary) -> None:
+        with store_errors():
+            await self._summarise(keys=[_key(owner, id)], args=(summary.text, summary.through))
 
     async def list(self, owner: Identity, cursor: str, limit: int) -> Page:
         """The sessions behind the cursor, which is the time of use and the id of the last one shown."""
@@ -107,6 +115,7 @@ class RedisSessions:
             update_time=updated,
             expire_time=updated + timedelta(seconds=self._ttl_s),
             turns=turns,
+            summary=Summary(head["summary"], head["through"]) if "summary" in head else None,
         )
 
 

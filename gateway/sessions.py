@@ -29,6 +29,14 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Summary:
+    """What the turns of a session up to the one with the answer `through` said, in short."""
+
+    text: str
+    through: str
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """A conversation; turns oldest first, empty in lists."""
 
@@ -38,6 +46,7 @@ class Session:
     update_time: datetime
     expire_time: datetime
     turns: tuple[Turn, ...] = ()
+    summary: Summary | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,10 @@ class SessionStore(Protocol):
 
     async def remove(self, owner: Identity, id: str, answer: str) -> None:
         """Forget the turn with the answer, and the session where it had no other."""
+        ...
+
+    async def summarise(self, owner: Identity, id: str, summary: Summary) -> None:
+        """Keep the summary in the place of the one before; a session that is gone stays gone."""
         ...
 
     async def list(self, owner: Identity, cursor: str, limit: int) -> Page:

@@ -14,7 +14,8 @@ from gateway.events import Event, Stage, StageState
 from gateway.generation import Chat, Delta, Ending, Generation, Model, Usage
 from gateway.models import Models
 from gateway.retrieval import Chunk, Found, Hit, Search, Span
-from gateway.sessions import Page, Session, Turn
+from gateway.sessions import Page, Session, Summary, Turn
+from gateway.summarising import Summaries
 from meshkit.errors import InvalidArgument, MeshError, Unavailable
 from meshkit.identity import Identity
 
@@ -140,6 +141,7 @@ class MemoryStore:
     delay_s: float = 0.0
     answers: dict[tuple[Identity, str], Answer] = field(default_factory=dict)
     turns: dict[tuple[Identity, str], tuple[Turn, ...]] = field(default_factory=dict)
+    summaries: dict[tuple[Identity, str], Summary] = field(default_factory=dict)
 
     async def save(self, owner: Identity, answer: Answer) -> None:
         await self._reach()
@@ -169,7 +171,11 @@ class MemorySessions(MemoryStore):
         await self._reach()
         turns = self.turns.get((owner, id))
         now = datetime.now(UTC)
-        return Session(id, "title", now, now, now, turns) if turns else None
+        return Session(id, "title", now, now, now, turns, self.summaries.get((owner, id))) if turns else None
+
+    async def summarise(self, owner: Identity, id: str, summary: Summary) -> None:
+        await self._reach()
+        self.summaries[owner, id] = summary
 
     async def list(self, owner: Identity, cursor: str, limit: int) -> Page:
         return Page([], "")
@@ -194,13 +200,14 @@ class World:
         self.generator = MemoryGenerator()
         self.sessions = MemorySessions()
         self.answers = MemoryAnswers()
+        self.summaries: Summaries | None = None
         self.limits = Limits(top_k=8, history_turns=2, max_answer_tokens=100, save_timeout_s=1.0)
 
     def begin(self, question: Question = QUESTION, owner: Identity = ALICE, **changes: Any) -> Course:
         """The course of the question, with changes to it."""
         models = Models(self.generator, ttl_s=60.0)
         parts = (self.retriever, self.generator, models, self.sessions, self.answers, self.limits)
-        return Answering(Ports(*parts)).begin(replace(question, **changes), owner)
+        return Answering(Ports(*parts, summaries=self.summaries)).begin(replace(question, **changes), owner)
 
     def under_way(self, told: "Told", model: Model = EXTRACTIVE, **changes: Any) -> Course:
         """The course of the question, come to its steps."""

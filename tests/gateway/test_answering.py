@@ -92,8 +92,9 @@ async def test_language_model_gets_a_chat_that_fits() -> None:
     assert "leave0" in generation.prompt.messages[-1].content
     first, second = _prompted(told)
     kept = second.detail["passages"]
+    assert isinstance(kept, int)
     assert first.detail == {"passages": 6}
-    assert second.detail == {"passages": kept, "dropped_passages": 6 - int(kept), "dropped_turns": 0}
+    assert second.detail == {"passages": kept, "dropped_passages": 6 - kept, "dropped_turns": 0}
     assert kept in range(1, 6)
     assert answer.finish_reason is FinishReason.STOP
 

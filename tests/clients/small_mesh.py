@@ -38,12 +38,20 @@ class Answers(answers_pb2_grpc.AnswerServiceServicer):
     def __init__(self) -> None:
         self.left = asyncio.Event()
         """Set when a caller has left a slow answer."""
+        self.resumed: list[int] = []
+        """The numbers behind which answers were taken up; the first `breaks` such streams end after an event."""
+        self.breaks = 0
+        self.forgets = False
+        """Whether no answer is known to those who come back."""
+        self.lingering: list[float] = []
+        """Seconds that each answer was asked to go on for."""
 
     async def Ask(self, request: Any, context: Any) -> AsyncIterator[answers_pb2.AskResponse]:
         await check_token(context)
         if request.collection != "collections/handbook":
             message = f"no collection {request.collection}"
             await refuse(context, status(grpc.StatusCode.NOT_FOUND, "COLLECTION_NOT_FOUND", message))
+        self.lingering.append(request.linger.ToTimedelta().total_seconds())
         word = request.question.split()[0]
         yield _event(1, started=events_pb2.Started(answer="answers/a1", session="sessions/s1", model="extractive"))
         if word == "abstain":
@@ -80,12 +88,15 @@ class Answers(answers_pb2_grpc.AnswerServiceServicer):
 
     async def ResumeAnswer(self, request: Any, context: Any) -> AsyncIterator[answers_pb2.ResumeAnswerResponse]:
         await check_token(context)
-        if request.name != ANSWER.name:
+        self.resumed.append(request.after_sequence)
+        if request.name != ANSWER.name or self.forgets:
             await refuse(context, status(grpc.StatusCode.NOT_FOUND, "ANSWER_NOT_FOUND", "no such answer"))
         asked = answers_pb2.AskRequest(question="Again?", collection="collections/handbook")
         async for response in self.Ask(asked, context):
             if response.event.sequence > request.after_sequence:
                 yield answers_pb2.ResumeAnswerResponse(event=response.event)
+                if len(self.resumed) <= self.breaks:
+                    return
 
     async def ReplayAnswer(self, request: Any, context: Any) -> AsyncIterator[answers_pb2.ReplayAnswerResponse]:
         asked = answers_pb2.AskRequest(question="Again?", collection="collections/handbook")

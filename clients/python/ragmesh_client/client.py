@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any, Self
-
-import grpc
+from datetime import timedelta
+from functools import partial
+from typing import Self
 
 from ragmesh.common.v1 import server_pb2
 from ragmesh.gateway.v1 import (
@@ -20,13 +20,14 @@ from ragmesh.gateway.v1 import (
 )
 from ragmesh.generator.v1 import generator_pb2
 from ragmesh.retriever.v1 import retriever_pb2, retriever_pb2_grpc
-from ragmesh_client.connection import drained, full_name
-from ragmesh_client.errors import cut_off
-from ragmesh_client.events import Event, Failed, Final, from_proto
+from ragmesh_client.connection import full_name
+from ragmesh_client.events import Event
 from ragmesh_client.feedback import FeedbackCalls
 from ragmesh_client.intake import Intake
 from ragmesh_client.jobs import Jobs
+from ragmesh_client.resuming import Patience
 from ragmesh_client.strategies import Strategies
+from ragmesh_client.taking_up import Call, taken_up, told
 
 
 class Client(Intake, Jobs, Strategies, FeedbackCalls):
@@ -56,11 +57,14 @@ class Client(Intake, Jobs, Strategies, FeedbackCalls):
         retrieval: answers_pb2.RetrievalOptions | None = None,
         generation: answers_pb2.GenerationOptions | None = None,
         timeout_s: float | None = None,
+        linger_s: float = 0.0,
     ) -> AsyncGenerator[Event, None]:
         """Streams the events of an answer, tokens as they are made; the last is `Final`.
 
         Leaving the loop early stops the work in the mesh. A failure in mid-answer is yielded as `Failed`,
-        then raised; a stream that is cut off raises `UnavailableError`.
+        then raised; a stream that is cut off raises `UnavailableError`. With `linger_s` the mesh goes on
+        with the answer for so long after a break, and the stream is taken up again where it broke, by itself; an answer
+        that is left early goes on for as long too.
         """
         request = answers_pb2.AskRequest(
             question=question,
@@ -70,8 +74,13 @@ class Client(Intake, Jobs, Strategies, FeedbackCalls):
             retrieval=retrieval,
             generation=generation,
         )
-        call = self._answers.Ask(request, timeout=timeout_s or self.timeout_s, metadata=self.metadata)
-        async with aclosing(_events(call)) as events:
+        time_s = timeout_s or self.timeout_s
+        if linger_s:
+            request.linger.FromTimedelta(timedelta(seconds=linger_s))
+            events = taken_up(partial(self._ask, request), self._resume, time_s, Patience())
+        else:
+            events = told(self._ask(request, time_s))
+        async with aclosing(events):
             async for event in events:
                 yield event
 
@@ -95,8 +104,7 @@ class Client(Intake, Jobs, Strategies, FeedbackCalls):
     async def resume_answer(self, name: str, *, after_sequence: int = 0) -> AsyncGenerator[Event, None]:
         """An answer's events from one on, and the rest as it comes; ends as `ask` does."""
         request = answers_pb2.ResumeAnswerRequest(name=full_name("answers", name), after_sequence=after_sequence)
-        call = self._answers.ResumeAnswer(request, timeout=self.timeout_s, metadata=self.metadata)
-        async with aclosing(_events(call)) as events:
+        async with aclosing(told(self._resume(request, self.timeout_s))) as events:
             async for event in events:
                 yield event
 
@@ -119,9 +127,15 @@ class Client(Intake, Jobs, Strategies, FeedbackCalls):
             name=full_name("answers", name), model=model, retrieval=retrieval, generation=generation, plan=plan
         )
         call = self._answers.ReplayAnswer(request, timeout=self.timeout_s, metadata=self.metadata)
-        async with aclosing(_events(call)) as events:
+        async with aclosing(told(call)) as events:
             async for event in events:
                 yield event
+
+    def _ask(self, request: answers_pb2.AskRequest, timeout_s: float) -> Call:
+        return self._answers.Ask(request, timeout=timeout_s, metadata=self.metadata)
+
+    def _resume(self, request: answers_pb2.ResumeAnswerRequest, timeout_s: float) -> Call:
+        return self._answers.ResumeAnswer(request, timeout=timeout_s, metadata=self.metadata)
 
     # --- Search ---
 
@@ -178,18 +192,3 @@ class Client(Intake, Jobs, Strategies, FeedbackCalls):
     async def models(self) -> Sequence[generator_pb2.ModelInfo]:
         """The models that questions can name, the default one first."""
         return (await self.call(self._mesh.ListModels, mesh_pb2.ListModelsRequest())).models
-
-
-async def _events(call: grpc.aio.UnaryStreamCall[Any, Any]) -> AsyncGenerator[Event, None]:
-    """The events of an answer's stream; raises as `Client.ask` says."""
-    async with aclosing(drained(call)) as responses:
-        async for response in responses:
-            event = from_proto(response.event)
-            if event is None:
-                continue
-            yield event
-            if isinstance(event, Failed):
-                raise event.error
-            if isinstance(event, Final):
-                return
-    raise cut_off()

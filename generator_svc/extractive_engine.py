@@ -30,6 +30,8 @@ _DESCRIPTION = (
     "No language model: it quotes, word for word, the sentences of the given passages that best support an answer, "
     "and says nothing where none does. Its tokens are words."
 )
+# All words are there at once, and each message takes 0.1 ms in every process on its way.
+_WORDS_A_DELTA = 8
 # A word with the space before it; Chinese and Japanese, which have none, sign by sign.
 _WORD = re.compile(r"\s*(?:[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\s\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+)")
 
@@ -54,7 +56,7 @@ class ExtractiveEngine:
         return Work(request, time.monotonic(), payload=_grounded(request))
 
     async def generate(self, work: Work) -> AsyncGenerator[Delta, None]:
-        """The quotes, word by word, each followed by its passage's number as `[n]`; no text where it abstains."""
+        """The quotes, some words at a time, each followed by its passage's number as `[n]`; none where it abstains."""
         request, arrived_s = work.request, work.arrived_s
         given: Grounded = work.payload
         began_s = time.monotonic()
@@ -62,14 +64,15 @@ class ExtractiveEngine:
         weighed_s = time.monotonic()
         words = _words(_cut(_answer(chosen), request.stop))
         kept = words[: request.max_tokens or len(words)]
-        for word in kept[:-1]:
-            yield Delta(word, tokens=1)
+        *parts, last = _parted(kept)
+        for part in parts:
+            yield Delta("".join(part), tokens=len(part))
             # The words are there at once: without this a reader who keeps up would get them in one turn of the loop.
             await asyncio.sleep(0)
         ended_s = time.monotonic()
         yield Delta(
-            kept[-1] if kept else "",
-            tokens=len(kept[-1:]),
+            "".join(last),
+            tokens=len(last),
             finish=_finish(chosen, complete=len(kept) == len(words)),
             usage=Usage(_prompt_words(given), 0, len(kept)),
             stages=(
@@ -148,6 +151,11 @@ def _cut(text: str, stop: Sequence[str]) -> str:
 def _words(text: str) -> list[str]:
     """The text in words, each with the space before it."""
     return _WORD.findall(text)
+
+
+def _parted(words: Sequence[str]) -> list[Sequence[str]]:
+    """The first word by itself and the others by some, one part at least."""
+    return [words[:1], *(words[at : at + _WORDS_A_DELTA] for at in range(1, len(words), _WORDS_A_DELTA))]
 
 
 def _finish(chosen: Sequence[Candidate], *, complete: bool) -> FinishReason:

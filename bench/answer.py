@@ -31,6 +31,7 @@ from bench.answer_subjects import (
     RagmeshCallers,
     Subject,
     chunks_of,
+    keep_pace,
     open_langchain,
     open_ragmesh,
     open_upstream,
@@ -38,10 +39,11 @@ from bench.answer_subjects import (
 from bench.harness import Benchmark, Reading, rounds, watching
 from bench.ingest_peers import LANGCHAIN
 from bench.labelled import read_set
+from bench.paced_upstream import Pace
 from deploy.local import services
 
-FIRST_S, TOKENS_PER_S, SHORT = 0.05, 12.5, 32
-"""The model's pace with every stream, however many there are, and the tokens of a short answer."""
+SHORT, FAST, BUSY = 32, Pace(0.05, 0.02), Pace(0.05, 0.08)
+"""The tokens of a short answer; the model's pace with few streams, and that of one that writes hundreds."""
 OPEN = {32: 4.0, 128: 6.0, 500: 12.0}
 """Seconds that an answer takes by the model's pace, for each number of streams that are kept open."""
 COUNTS = {1: 3, 32: 64, 128: 128, 500: 500}
@@ -52,9 +54,10 @@ ENGINE = {
     "RAGMESH_GENERATOR_MAX_RUNNING": str(_MANY),
     "RAGMESH_GENERATOR_MAX_WAITING": str(_MANY),
     "RAGMESH_GENERATOR_UPSTREAM_MAX_CONNECTIONS": str(_MANY),
+    "RAGMESH_GENERATOR_GATHER_MAX_S": "0.25",
     "RAGMESH_RETRIEVER_MAX_CONCURRENT_RPCS": str(_MANY),
 }
-"""What is not as by default: that so much is taken on at once."""
+"""What is not as by default: that so much is taken on at once, and how long tokens gather among hundreds of streams."""
 _OURS, _PEER = "ragmesh", "langchain"
 _TIMEOUT_S, _GRACE_S = 60.0, 10.0
 _CACHED = 50
@@ -91,9 +94,11 @@ class Questions:
 
     subject: Subject
     left: Iterator[str]
+    upstream: str
 
     async def closed(self, kind: str, tokens: int) -> dict[str, Reading]:
         """The figures of every number of callers, and the CPU time by process at some."""
+        await keep_pace(self.upstream, FAST)
         readings: dict[str, Reading] = {}
         for streams, count in COUNTS.items():
             kind_here = kind if streams > 1 or kind == "extractive_" else ""
@@ -109,9 +114,10 @@ class Questions:
 
     async def arriving(self) -> dict[str, Reading]:
         """The figures of every number of streams kept open."""
+        await keep_pace(self.upstream, BUSY)
         readings: dict[str, Reading] = {}
         for streams, answer_s in OPEN.items():
-            ask = self._ask(round((answer_s - FIRST_S) * TOKENS_PER_S))
+            ask = self._ask(round((answer_s - BUSY.first_s) / BUSY.gap_s))
             with watching(self.subject.pids) as usage:
                 load = await arriving(ask, self.left, Arrivals(streams, answer_s), _GRACE_S)
             cpu_ms = {name: 1000 * used.cpu_s / max(load.answered, 1) for name, used in usage.items()}
@@ -138,14 +144,16 @@ async def measure(folder: Path) -> None:
         data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for name in (_OURS, "extractive", _PEER):
             (data / name).mkdir()
-        upstream = await stack.enter_async_context(open_upstream(data, (FIRST_S, TOKENS_PER_S)))
+        upstream = await stack.enter_async_context(open_upstream(data))
         paced = {**ENGINE, "RAGMESH_GENERATOR_UPSTREAM_URL": upstream}
         ours, mesh = await stack.enter_async_context(open_ragmesh(data / _OURS, documents, _USERS, paced))
         quoting, _ = await stack.enter_async_context(open_ragmesh(data / "extractive", documents, _USERS, ENGINE))
-        subjects = {_OURS: partial(_ragmesh, *(Questions(each, distinct(asked)) for each in (ours, quoting)))}
+        questions = [Questions(each, distinct(asked), upstream) for each in (ours, quoting)]
+        subjects = {_OURS: partial(_ragmesh, *questions)}
         if LANGCHAIN.exists():
             peer = open_langchain(data / _PEER, await chunks_of(mesh), upstream)
-            subjects[_PEER] = partial(_langchain, Questions(await stack.enter_async_context(peer), distinct(asked)))
+            langchain = await stack.enter_async_context(peer)
+            subjects[_PEER] = partial(_langchain, Questions(langchain, distinct(asked), upstream))
         else:
             print(f"langchain is left out: nothing in {LANGCHAIN}, where `make bench-answer` installs it")
         await benchmark.run(subjects, timeout_s=_TIMEOUT_S * len(COUNTS) * len(_KINDS))

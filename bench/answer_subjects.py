@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import httpx
 from bench.answer_load import Heard
 from bench.ingest_peers import LANGCHAIN
 from bench.labelled import Document
-from bench.paced_upstream import MODEL
+from bench.paced_upstream import MODEL, Pace
 from deploy.local.mesh import Mesh, open_mesh
 from deploy.local.settings import HOST, LocalSettings, Ports
 from deploy.local.supervisor import Process, Program, keep_running
@@ -94,13 +94,19 @@ class LangchainCallers:
 
 
 @asynccontextmanager
-async def open_upstream(folder: Path, pace: tuple[float, float]) -> AsyncIterator[str]:
-    """The URL of an OpenAI-compatible server whose pace is seconds to the first token, then tokens a second."""
+async def open_upstream(folder: Path) -> AsyncIterator[str]:
+    """The URL of an OpenAI-compatible server that keeps a pace."""
     port = Ports.free().chosen().gateway
-    arguments = [sys.executable, "-m", "bench.paced_upstream", str(port), *map(str, pace)]
+    arguments = [sys.executable, "-m", "bench.paced_upstream", str(port)]
     serves = partial(_serves, f"http://{HOST}:{port}/v1/models")
     async with _running(Program("upstream", arguments, serves), folder):
         yield f"http://{HOST}:{port}/v1"
+
+
+async def keep_pace(upstream: str, pace: Pace) -> None:
+    """Have the server answer at that pace from now on."""
+    async with httpx.AsyncClient(trust_env=False) as web:
+        (await web.post(upstream.removesuffix("/v1") + "/pace", json=asdict(pace))).raise_for_status()
 
 
 @asynccontextmanager

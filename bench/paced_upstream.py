@@ -1,9 +1,10 @@
 """An OpenAI-compatible server that computes nothing: it stands for a model elsewhere, and keeps a pace.
 
-`python -m bench.paced_upstream PORT FIRST_S TOKENS_PER_S` answers a chat, which has to be streamed, with the words of
-its last message, one a chunk: the first after FIRST_S seconds, the rest at the pace given, however many streams there
-are. Every 32nd cites the first passage, so that an answer has as many claims as it is long. What it costs is next to
-nothing, so that on two cores the rest of the course is measured, as where the model has a GPU of its own.
+`python -m bench.paced_upstream PORT` answers a chat, which has to be streamed, with the words of its last message, one
+a chunk, at the pace that was last posted to /pace as {"first_s": 0.05, "gap_s": 0.02}: seconds to the first token, and
+between two, however many streams there are. Every 32nd cites the first passage, so that an answer has as many claims as
+it is long. What it costs is next to nothing, so that on two cores the rest of the course is measured, as where the
+model has a GPU of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import cycle
 from typing import Any, cast
 
@@ -24,12 +25,12 @@ _DEFAULT_TOKENS = 32
 _END = b"\r\n\r\n"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pace:
-    """Seconds to the first token, and between two."""
+    """Seconds to the first token, and between two; that of the process, which the benchmark changes."""
 
-    first_s: float
-    gap_s: float
+    first_s: float = 0.05
+    gap_s: float = 0.02
 
 
 class Connection(asyncio.Protocol):
@@ -59,26 +60,31 @@ class Connection(asyncio.Protocol):
             self._answer(head, rest[:length])
 
     def _answer(self, head: bytes, body: bytes) -> None:
-        if head.startswith(b"POST"):
+        if head.startswith(b"POST /pace"):
+            asked = json.loads(body)
+            self._pace.first_s, self._pace.gap_s = asked["first_s"], asked["gap_s"]
+            self._whole(asdict(self._pace))
+        elif head.startswith(b"POST"):
             self._transport.write(_head(b"content-type: text/event-stream\r\ntransfer-encoding: chunked"))
-            self._next = asyncio.get_running_loop().call_later(
-                self._pace.first_s, self._say, chunks(json.loads(body)), asyncio.get_running_loop().time()
-            )
-            return
-        models = json.dumps(
-            {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "bench"}]}
-        ).encode()
-        self._transport.write(_head(b"content-type: application/json\r\ncontent-length: %d" % len(models)) + models)
+            loop = asyncio.get_running_loop()
+            due_s = loop.time() + self._pace.first_s
+            self._next = loop.call_at(due_s, self._say, chunks(json.loads(body)), due_s, self._pace.gap_s)
+        else:
+            self._whole({"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "bench"}]})
 
-    def _say(self, left: Iterator[bytes], began_s: float, said: int = 1) -> None:
+    def _whole(self, answer: dict[str, Any]) -> None:
+        content = json.dumps(answer).encode()
+        self._transport.write(_head(b"content-type: application/json\r\ncontent-length: %d" % len(content)) + content)
+
+    def _say(self, left: Iterator[bytes], due_s: float, gap_s: float) -> None:
         chunk = next(left, None)
         if chunk is None:
             self._transport.write(b"0\r\n\r\n")
             return
         self._transport.write(chunk)
         # By the clock of the whole answer: timers that are late do not add up.
-        due_s = began_s + self._pace.first_s + said * self._pace.gap_s
-        self._next = asyncio.get_running_loop().call_at(due_s, self._say, left, began_s, said + 1)
+        due_s += gap_s
+        self._next = asyncio.get_running_loop().call_at(due_s, self._say, left, due_s, gap_s)
 
 
 def chunks(asked: dict[str, Any]) -> Iterator[bytes]:
@@ -116,11 +122,12 @@ def _content_length(head: bytes) -> int:
     return next((int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length:")), 0)
 
 
-async def serve(port: int, pace: Pace) -> None:
+async def serve(port: int) -> None:
     """Serve for ever on the loopback."""
+    pace = Pace()
     server = await asyncio.get_running_loop().create_server(lambda: Connection(pace), "127.0.0.1", port, backlog=1024)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1]), Pace(float(sys.argv[2]), 1 / float(sys.argv[3]))))
+    uvloop.run(serve(int(sys.argv[1])))

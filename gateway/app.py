@@ -16,6 +16,7 @@ from gateway.generation import Generator
 from gateway.metrics import CacheCollector
 from gateway.models import open_models
 from gateway.peers import EmbedderPeer, GeneratorPeer, IngestPeer, RetrieverPeer, ServerPeer
+from gateway.plans import PlanLimits
 from gateway.redis_answers import RedisAnswers, RedisFeedback
 from gateway.redis_journal import RedisJournal
 from gateway.redis_sessions import RedisSessions
@@ -24,6 +25,7 @@ from gateway.service import FeedbackService, MeshService, SessionService
 from gateway.service_answers import AnswerService
 from gateway.service_openai import OpenAIService
 from gateway.settings import Settings
+from gateway.summarising import open_summaries
 from gateway.tavily_web import open_tavily_web
 from gateway.tools import ToolLimits
 from gateway.web import Web
@@ -81,7 +83,11 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         retriever, embedder = RetrieverPeer(channels["retriever_svc"]), EmbedderPeer(channels["embedder_svc"])
         cache = await stack.enter_async_context(open_cache(settings, retriever, embedder))
         limits = _limits(settings)
-        ports = Ports(retriever, generators.generator, models, stores.sessions, stores.answers, limits, web=web)
+        bounds = (settings.plan.summary_timeout_s, settings.plan.max_summaries)
+        summarising = open_summaries(generators.generator, stores.sessions, *bounds)
+        summaries = await stack.enter_async_context(summarising)
+        parts = (retriever, generators.generator, models, stores.sessions, stores.answers, limits)
+        ports = Ports(*parts, web=web, summaries=summaries)
         if settings.cache.enabled:
             ports = replace(ports, cache=cache)
         resuming = await stack.enter_async_context(open_resuming(settings, ports, stores.journal))
@@ -265,5 +271,12 @@ def _limits(settings: Settings) -> Limits:
             settings.caller_tool_timeout_s,
             settings.max_tool_calls,
             settings.max_tool_result_bytes,
+        ),
+        planning=PlanLimits(
+            settings.plan.consult_timeout_s,
+            settings.plan.max_retrieval_rounds,
+            settings.plan.max_tool_rounds,
+            settings.history_tokens,
+            settings.plan.reserve_s,
         ),
     )

@@ -74,6 +74,25 @@ class ResumeSettings(BaseModel):
     )
 
 
+class PlanSettings(BaseModel):
+    """Knobs of what precedes the writing of an answer, and of what follows it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    consult_timeout_s: PositiveFloat = Field(
+        3.0, description="Most seconds that the language model is asked for a plan, a query, a passage or a verdict."
+    )
+    max_retrieval_rounds: int = Field(
+        1, ge=0, le=8, description="Searches after the first where what was found looks weak; 0 asks for no verdict."
+    )
+    max_tool_rounds: int = Field(3, ge=1, description="Times that an answer calls tools, several at once each time.")
+    reserve_s: float = Field(
+        0.25, ge=0, description="Seconds before its caller's deadline that an answer ends, a quarter of all at most."
+    )
+    summary_timeout_s: PositiveFloat = Field(30.0, description="Seconds that summarising older turns may take.")
+    max_summaries: PositiveInt = Field(4, description="Conversations that are summarised at once.")
+
+
 class Settings(ServerSettings):
     """Read from RAGMESH_GATEWAY_*."""
 
@@ -110,6 +129,10 @@ class Settings(ServerSettings):
 
     top_k: PositiveInt = Field(8, le=100, description="Chunks to answer from where the question does not say.")
     history_turns: PositiveInt = Field(8, description="Turns of the conversation that the model is shown.")
+    history_tokens: PositiveInt = Field(
+        2048, description="Tokens of them, of four bytes each; at most a quarter of the model's context."
+    )
+    plan: PlanSettings = Field(PlanSettings(), description="Knobs of planning, searching again and summarising.")
     max_answer_tokens: PositiveInt = Field(1024, description="Tokens of an answer where the question does not say.")
     min_grounding: float = Field(
         0.5, gt=0, le=1, description="Score of 0 to 1 from which a passage counts as support of a sentence."

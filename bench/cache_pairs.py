@@ -23,10 +23,11 @@ _POLITE = (
 _SYNONYMS = """
     called named, big large, begin start, began started, build construct, built constructed, important significant,
     kind type, type kind, use utilize, used utilized, show demonstrate, main primary, major principal, occur happen,
-    area region, created made, helped assisted, country nation, cost price, leader head, famous well-known, need require,
-    war conflict, people persons, city town, job occupation, movie film, company firm, name title,
-    happened occurred, found discovered, received got, said stated, wrote authored, died perished, hard difficult, fast quick, goal aim,
-    law statute, largest biggest, method way, often frequently, part portion, purpose aim, reason cause
+    area region, created made, helped assisted, country nation, cost price, leader head, famous well-known,
+    need require, war conflict, people persons, city town, job occupation, movie film, company firm, name title,
+    happened occurred, found discovered, received got, said stated, wrote authored, died perished, hard difficult,
+    fast quick, goal aim, law statute, largest biggest, method way, often frequently, part portion, purpose aim,
+    reason cause
 """
 _TYPOS = """
     what waht, what whta, the teh, the hte, which whcih, which wich, when wehn, where wehre, did ddi, was wsa,

@@ -43,7 +43,7 @@ class CacheSettings(BaseModel):
     enabled: bool = Field(True, description="Whether answers are given again.")
     ttl_s: PositiveInt = Field(3600, description="Seconds that an answer may be given again.")
     similarity: float = Field(
-        0.9,
+        0.85,
         ge=0,
         le=1.01,
         description="Least cosine of two questions for one's answer to be the other's; above 1 only equal ones are.",

@@ -59,7 +59,7 @@ async def _give_again(course: Course, kept: Kept) -> State:
     course.note(cached=True, citations=kept.citations, grounding=kept.grounding, usage=kept.usage)
     await course.emit(Retrieved(kept.question, kept.hits))
     await course.emit(Token(kept.text, kept.usage.completion_tokens))
-    told: tuple[Event, ...] = (*kept.citations, *kept.grounding, kept.usage)
+    told: tuple[Event, ...] = (*kept.citations, kept.usage, *kept.grounding)
     for event in told:
         await course.emit(event)
     return course.end(FinishReason.STOP)

@@ -3,6 +3,7 @@
 import asyncio
 import struct
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from ragmesh.common.v1 import chunk_pb2, usage_pb2, vector_pb2
 from ragmesh.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from ragmesh.generator.v1 import generator_pb2, generator_pb2_grpc
 from ragmesh.ingest.v1 import collections_pb2, collections_pb2_grpc
-from ragmesh.retriever.v1 import retriever_pb2, retriever_pb2_grpc
+from ragmesh.retriever.v1 import index_pb2, index_pb2_grpc, retriever_pb2, retriever_pb2_grpc
 
 EXTRACTIVE = generator_pb2.ModelInfo(
     model="extractive", kind=generator_pb2.ENGINE_KIND_EXTRACTIVE, engine="extractive", ready=True
@@ -51,11 +52,15 @@ def chunk(ordinal: int, text: str, document: str = "leave") -> chunk_pb2.Chunk:
     return message
 
 
-class Retriever(retriever_pb2_grpc.RetrieverServiceServicer):
-    """Finds the texts of each collection, best first; knows no other collection."""
+class Retriever(retriever_pb2_grpc.RetrieverServiceServicer, index_pb2_grpc.IndexServiceServicer):
+    """Finds the texts of each collection, best first; knows no other collection.
+
+    `versions` has those of collections, by tenant and name, whose answers may be given again.
+    """
 
     def __init__(self) -> None:
         self.texts: dict[str, list[str]] = {"collections/handbook": HANDBOOK, "collections/empty": []}
+        self.versions: dict[tuple[str, str], int] = {}
         self.requests: list[retriever_pb2.SearchRequest] = []
         self.callers: list[Identity] = []
         self.error: MeshError | None = None
@@ -71,7 +76,15 @@ class Retriever(retriever_pb2_grpc.RetrieverServiceServicer):
             raise not_found("collection", request.collection, "COLLECTION_NOT_FOUND")
         texts = self.texts[request.collection][: request.top_k]
         hits = [retriever_pb2.Hit(chunk=chunk(i, text), score=1 / (i + 1)) for i, text in enumerate(texts)]
-        return retriever_pb2.SearchResponse(hits=hits)
+        version = self.versions.get((current().tenant, request.collection), 0)
+        return retriever_pb2.SearchResponse(hits=hits, collection_version=version)
+
+    async def GetIndex(self, request: index_pb2.GetIndexRequest, context: Any) -> index_pb2.GetIndexResponse:
+        version = self.versions.get((current().tenant, request.collection))
+        if version is None:
+            raise not_found("collection", request.collection, "COLLECTION_NOT_FOUND")
+        spec = index_pb2.IndexSpec(collection=request.collection, encoder="minilm@1", dimension=64)
+        return index_pb2.GetIndexResponse(index=index_pb2.IndexInfo(spec=spec, version=version))
 
 
 @dataclass
@@ -161,9 +174,18 @@ class Embedder(embedder_pb2_grpc.EmbedderServiceServicer):
             raise not_found("model", request.model, "MODEL_NOT_FOUND")
         if request.dimensions not in (0, 2):
             raise InvalidArgument("INVALID_FIELD", "dimensions")
+        if request.task == embedder_pb2.TASK_TYPE_QUERY:
+            return embedder_pb2.EmbedResponse(vectors=_by_letters(request.texts[0]), model="minilm@1")
         rows = [struct.pack("<2f", len(text), place) for place, text in enumerate(request.texts)]
         vectors = vector_pb2.PackedVectors(data=b"".join(rows), dimension=2, count=len(rows))
         return embedder_pb2.EmbedResponse(vectors=vectors, token_counts=[len(t.split()) for t in request.texts])
+
+
+def _by_letters(text: str) -> vector_pb2.PackedVectors:
+    """A vector of how often each letter is there, so that texts of the same words are near."""
+    counts = Counter(ord(letter) % 64 for letter in text.casefold())
+    data = struct.pack("<64f", *(counts[place] for place in range(64)))
+    return vector_pb2.PackedVectors(data=data, dimension=64, count=1)
 
 
 class Collections(collections_pb2_grpc.CollectionServiceServicer):
@@ -194,6 +216,7 @@ async def open_peers() -> AsyncIterator[Peers]:
     app = App(
         [
             _registered(retriever_pb2, retriever_pb2_grpc.add_RetrieverServiceServicer_to_server, retriever),
+            _registered(index_pb2, index_pb2_grpc.add_IndexServiceServicer_to_server, retriever),
             _registered(generator_pb2, generator_pb2_grpc.add_GeneratorServiceServicer_to_server, generator),
             _registered(embedder_pb2, embedder_pb2_grpc.add_EmbedderServiceServicer_to_server, Embedder()),
             _registered(collections_pb2, collections_pb2_grpc.add_CollectionServiceServicer_to_server, Collections()),

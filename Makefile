@@ -136,9 +136,10 @@ FOLDERS := $(addprefix $(LABELLED)/,squad-dev10 k8s-docs/known-item cmrc2018-tri
 eval-retrieval: $(VENV)/.bench gen ## Measure how well retrieval ranks, on labelled questions. FOLDERS=... names others.
 	$(PYTHON) -m bench.eval_retrieval $(FOLDERS)
 
+RAGAS_PEER := build/ragas
 .PHONY: eval-answers
-eval-answers: FOLDERS := $(LABELLED)/squad-dev10
-eval-answers: $(VENV)/.bench gen ## Measure how good answers are, on questions with known ones. FOLDERS=... names others, JUDGE_URL=... and JUDGE_MODEL=... a judge.
+eval-answers: FOLDERS := $(addprefix $(LABELLED)/,squad-dev10 cmrc2018-trial xquad-zh-dev10)
+eval-answers: $(VENV)/.bench $(if $(RAGAS),$(RAGAS_PEER)/.installed) gen ## Measure how good answers are. FOLDERS=... names others, JUDGE_URL=... and JUDGE_MODEL=... a judge, RAGAS=1 Ragas too.
 	$(PYTHON) -m bench.eval_answers $(FOLDERS)
 
 # --- Installing -------------------------------------------------------------------------------------
@@ -190,6 +191,11 @@ $(INFINITY)/.installed: bench/infinity.txt | $(VENV)/.bench
 $(LANGCHAIN)/.installed: bench/langchain.txt | $(VENV)/.bench
 	deploy/install/venv.sh $(LANGCHAIN)
 	$(LANGCHAIN)/bin/uv pip install --quiet --python $(LANGCHAIN)/bin/python --compile-bytecode --no-deps --requirement $<
+	touch $@
+
+$(RAGAS_PEER)/.installed: bench/ragas.txt | $(VENV)/.bench
+	deploy/install/venv.sh $(RAGAS_PEER)
+	$(RAGAS_PEER)/bin/uv pip install --quiet --python $(RAGAS_PEER)/bin/python --compile-bytecode --no-deps --requirement $<
 	touch $@
 
 # Each library that parsers are compared with, by itself: in a folder with the name of the first of its line.

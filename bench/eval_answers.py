@@ -21,7 +21,7 @@ from bench.answer_measures import contains, precision, recall, roc_area, token_f
 from bench.asking import Asked, Asking, keep, open_asking
 from bench.chart import Bars, bars
 from bench.harness import OUTPUT_FOLDER, Row, commit, machine, write
-from bench.judging import Judge, judged
+from bench.judging import Judge, judged, judged_by_ragas
 from bench.labelled import FolderError, LabelledSet, read_answers, read_set, read_unanswerable
 from deploy.local.errors import StartError
 
@@ -94,6 +94,8 @@ async def evaluate(asking: Asking, folder: Path, judge: Judge | None = None) -> 
     _keep(answers, name)
     if judge:
         rows += await judged(judge, name, list(answers.values()))
+    if judge and os.environ.get("RAGAS") == "1":
+        rows += await judged_by_ragas(judge, name, list(answers.values()))
     for row in rows:
         print(f"{row.subject:<40}{row.metric:<24}{row.value:8.4f} of {row.rounds}", flush=True)
     return rows

@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ _SEED = 0
 _AT_ONCE = 4
 _TIMEOUT_S = 120.0
 _COUNT = 100
+_RAGAS = Path("build/ragas/bin/python")
 _MOST = 5
 _RULES = f"""\
 You grade an answer to a question. Grade from 1 to {_MOST}:
@@ -71,6 +73,23 @@ def drawn(judge: Judge, answers: Sequence[Asked]) -> list[Asked]:
     """The answers to show: those that did not abstain."""
     given = [asked for asked in answers if not asked.abstained]
     return random.Random(_SEED).sample(given, min(judge.count, len(given)))  # noqa: S311 - no secret
+
+
+async def judged_by_ragas(judge: Judge, name: str, answers: Sequence[Asked], python: Path = _RAGAS) -> list[Row]:
+    """Ragas's mean scores of the same answers, by the same model; `python` is of its environment."""
+    lines = (
+        {"question": asked.question, "text": asked.text, "passages": asked.passages} for asked in drawn(judge, answers)
+    )
+    process = await asyncio.create_subprocess_exec(
+        python,
+        "bench/peers/ragas_judge.py",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "JUDGE_URL": judge.url, "JUDGE_MODEL": judge.model, "JUDGE_KEY": judge.key},
+    )
+    told, _ = await process.communicate("\n".join(map(json.dumps, lines)).encode())
+    scores: dict[str, list[float]] = json.loads(told)
+    return [Row(f"Ragas {metric}", name, sum(of) / len(of), "", len(of)) for metric, of in scores.items() if of]
 
 
 async def _graded(

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -21,12 +20,13 @@ from gateway.generation import Generator, Model, Prompt
 from gateway.models import Models
 from gateway.plans import Plan, PlanLimits
 from gateway.remembering import Bound, newest, remember
-from gateway.repeating import answer_id, check_same, repeat
+from gateway.repeating import answer_id, check_same, repeat, session_id
 from gateway.retrieval import Degradation, Found, Hit, Retriever
 from gateway.sessions import Session, SessionStore, Turn
 from gateway.summarising import Older, Summaries
 from gateway.tools import ToolExchange, ToolLimits
 from gateway.web import Web
+from meshkit import rpc
 from meshkit.errors import InvalidArgument, MeshError, Unavailable
 from meshkit.identity import Identity
 
@@ -115,14 +115,19 @@ class Course:
         self.when_answered: Callable[[Answer], None] = forgotten
         self._beginning: asyncio.Task[None] | None = None
         self.kept: Answer | None = None
-        self._answer = Answer(
-            id=answer_id(owner, question.request_id) if question.request_id else uuid.uuid4().hex,
-            session=uuid.uuid4().hex if question.session == "" else question.session or "",
-            collection=question.collection,
-            question=question.text,
-            text="",
-            finish_reason=FinishReason.STOP,
-        )
+        # On Converse a question may be asked twice in one call.
+        call = None if awaiting else rpc.current()
+        id = answer_id(question, owner, call.request_id if call else "")
+        # Fields of the answer, which is made of them when it is asked for: much is noted between two looks at it.
+        self._noted: dict[str, Any] = {
+            "id": id,
+            "session": session_id(owner, id) if question.session == "" else question.session or "",
+            "collection": question.collection,
+            "question": question.text,
+            "text": "",
+            "finish_reason": FinishReason.STOP,
+        }
+        self._answer: Answer | None = None
 
     async def run(self, emit: Emit) -> Answer:
         """Give the answer, event by event, and return it; raises MeshError.
@@ -150,7 +155,7 @@ class Course:
 
     def so_far(self, reason: FinishReason | None = None) -> Answer:
         """The answer as far as it has come, ended for the reason given."""
-        return replace(self._answer, text=self.text, finish_reason=reason or self._answer.finish_reason)
+        return Answer(**{**self._noted, "text": self.text, "finish_reason": reason or self._noted["finish_reason"]})
 
     # --- What steps read ---
 
@@ -162,6 +167,8 @@ class Course:
     @property
     def answer(self) -> Answer:
         """The answer but for its text."""
+        if self._answer is None:
+            self._answer = Answer(**self._noted)
         return self._answer
 
     def elapsed_s(self) -> float:
@@ -176,7 +183,7 @@ class Course:
 
     async def announce(self, *, cached: bool = False) -> None:
         """Say that the answer has begun; before any other event."""
-        answer = self._answer
+        answer = self.answer
         await self.emit(Started(answer.id, answer.session, answer.collection, answer.model, cached))
 
     def say(self, text: str) -> None:
@@ -193,12 +200,14 @@ class Course:
 
     def note(self, **changes: Any) -> None:
         """Change fields of the answer."""
-        self._answer = replace(self._answer, **changes)
+        self._noted.update(changes)
+        self._answer = None
 
     def degrade(self, *left_out: Degradation) -> None:
         """Say what was left out, once each."""
-        new = [each for each in dict.fromkeys(left_out) if each not in self._answer.degradations]
-        self.note(degradations=(*self._answer.degradations, *new))
+        known = self._noted.get("degradations", ())
+        if new := [each for each in dict.fromkeys(left_out) if each not in known]:
+            self.note(degradations=(*known, *new))
 
     def end(self, reason: FinishReason) -> State:
         """The course has come to its end, for the reason."""
@@ -229,7 +238,7 @@ class Course:
     def time(self, stage: str, begin_s: float) -> float:
         """Note how long the stage has taken, in seconds, since `begin_s` of `elapsed_s`."""
         duration_s = self.elapsed_s() - begin_s
-        self.note(timings=(*self._answer.timings, Timing(stage, begin_s, duration_s)))
+        self.note(timings=(*self._noted.get("timings", ()), Timing(stage, begin_s, duration_s)))
         return duration_s
 
     # --- The course itself ---
@@ -248,8 +257,7 @@ class Course:
             session = await self.ports.sessions.load(self.owner, self.question.session)
         self.model: Model = await self._choose_model()
         self._recall(session)
-        answer = self._answer
-        if answer.session:
+        if self.answer.session:
             # While the search goes on: who dies in mid-answer leaves the turn.
             self._beginning = asyncio.create_task(self._begin_turn())
 
@@ -257,7 +265,7 @@ class Course:
         """The answer that this request id was given; one that broke off is made anew."""
         if not self.question.request_id:
             return None
-        answer = await self.ports.answers.load(self.owner, self._answer.id)
+        answer = await self.ports.answers.load(self.owner, self.answer.id)
         if answer:
             check_same(self.question, answer)
         return answer if answer and answer.finish_reason not in _BROKEN else None
@@ -276,7 +284,7 @@ class Course:
     def _summarise(self) -> None:
         """Have the turns that the model was not shown summarised, once the answer is given."""
         if self._older and self.ports.summaries and not self.model.extractive:
-            older = Older(self.owner, self._answer.session, self.summary, self._older)
+            older = Older(self.owner, self.answer.session, self.summary, self._older)
             self.ports.summaries.want(self.model, older)
 
     async def _choose_model(self) -> Model:
@@ -297,7 +305,7 @@ class Course:
     async def _begin_turn(self) -> None:
         turn = Turn.of(self.so_far(FinishReason.INTERRUPTED), self.create_time)
         with suppress(Unavailable):
-            await self.ports.sessions.put(self.owner, self._answer.session, turn)
+            await self.ports.sessions.put(self.owner, self.answer.session, turn)
 
     async def _save(self, answer: Answer) -> None:
         """Save answer and turn; one that failed before any text leaves neither, one that wants tools run no turn."""

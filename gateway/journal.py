@@ -58,16 +58,19 @@ class Record:
 
 
 def recorded(parts: Sequence[Part]) -> Record | None:
-    """The record that the parts make; a part that was written twice counts once. None without the first part."""
-    opening = next((part.opening for part in parts if part.opening), None)
-    if opening is None:
-        return None
+    """The record that the parts make; None without an opening.
+
+    An event that was written twice counts once. What stands before the last opening is of an answer that died and was
+    begun anew under its name.
+    """
+    begin = max((place for place, part in enumerate(parts) if part.opening), default=len(parts))
     events: list[Numbered] = []
-    for numbered in (numbered for part in parts for numbered in part.events):
-        if numbered.sequence == len(events) + 1:
-            events.append(numbered)
-    background = next((part.background for part in parts if part.background), None)
-    return Record(opening, tuple(events), background)
+    background = None
+    for part in parts[begin:]:
+        background = part.background or background
+        events += (numbered for numbered in part.events if numbered.sequence > len(events))
+    opening = parts[begin].opening if begin < len(parts) else None
+    return Record(opening, tuple(events), background) if opening else None
 
 
 class Journal(Protocol):

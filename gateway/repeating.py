@@ -1,6 +1,7 @@
 """Gives an answer again to a caller who asks again under the same request id."""
 
 import hashlib
+import uuid
 
 from gateway.answers import Answer, Question
 from gateway.events import Emit, Event, Started, Token
@@ -8,10 +9,23 @@ from meshkit.errors import InvalidArgument
 from meshkit.identity import Identity
 
 
-def answer_id(owner: Identity, request_id: str) -> str:
-    """The id of the answer that the owner's request id names."""
-    named = f"{owner.tenant}\0{owner.subject}\0{request_id}"
-    return hashlib.blake2b(named.encode(), digest_size=16).hexdigest()
+def answer_id(question: Question, owner: Identity, call: str) -> str:
+    """The id of the question's answer: of its request id, or else of the call that asks it, "" for none.
+
+    The edge repeats a call whose server died before it said anything, and the answer is the same one then.
+    """
+    if question.request_id:
+        return _digest(owner, question.request_id)
+    return _digest(owner, "call", call, question.text) if call else uuid.uuid4().hex
+
+
+def session_id(owner: Identity, answer: str) -> str:
+    """The id of the session that an answer begins."""
+    return _digest(owner, "session", answer)
+
+
+def _digest(owner: Identity, *named: str) -> str:
+    return hashlib.blake2b("\0".join((owner.tenant, owner.subject, *named)).encode(), digest_size=16).hexdigest()
 
 
 def check_same(question: Question, answer: Answer) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from meshkit.identity import Identity
-from ragmesh.gateway.v1 import answers_pb2, events_pb2
+from ragmesh.gateway.v1 import answers_pb2, events_pb2, sessions_pb2
 from tests.gateway.calling import ask, heard
 from tests.gateway.conftest import Gateway
 from tests.gateway.peer_doubles import Script
@@ -106,3 +106,18 @@ async def test_impatient_caller_takes_nobody_along(gateway: Gateway) -> None:
     await asyncio.gather(first, return_exceptions=True)
     assert events[-1].final.text == TEXT
     assert len(gateway.peers.retriever.requests) == 2
+
+
+async def test_call_that_the_edge_repeats_has_one_turn(gateway: Gateway) -> None:
+    """Asked again under the same call's id, the question has the same answer, session and turn; in another call not."""
+    names, sessions = set[str](), set[str]()
+    for call in ("a", "a", "b"):
+        events = await heard(gateway.answers.Ask(ask(), metadata=(("x-request-id", call),)))
+        names.add(events[-1].final.name)
+        sessions.add(events[-1].final.session)
+    assert (len(names), len(sessions)) == (2, 2)
+    listed = await gateway.sessions.ListSessions(sessions_pb2.ListSessionsRequest())
+    assert {session.name for session in listed.sessions} == sessions
+    for name in sessions:
+        session = await gateway.sessions.GetSession(sessions_pb2.GetSessionRequest(name=name))
+        assert len(session.session.turns) == 1

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from gateway.failures import Failure
 from gateway.tools import ToolResult
 from meshkit.errors import NotFound
 
@@ -18,11 +19,14 @@ class Awaiting:
     def __init__(self) -> None:
         self._coming: dict[str, asyncio.Future[ToolResult]] = {}
         self._over: deque[str] = deque(maxlen=_MAX_OVER)
+        self._gone = False
 
     @contextmanager
     def expecting(self, id: str) -> Iterator[asyncio.Future[ToolResult]]:
         """The result of the call, which may come as long as the body runs."""
         coming = self._coming[id] = asyncio.get_running_loop().create_future()
+        if self._gone:
+            coming.set_result(_unanswered(id))
         try:
             yield coming
         finally:
@@ -41,3 +45,14 @@ class Awaiting:
             raise NotFound("TOOL_NOT_FOUND", text, metadata={"id": result.id})
         if coming and not coming.done():
             coming.set_result(result)
+
+    def hang_up(self) -> None:
+        """No result will come any more: its caller has said all."""
+        self._gone = True
+        for id, coming in self._coming.items():
+            if not coming.done():
+                coming.set_result(_unanswered(id))
+
+
+def _unanswered(id: str) -> ToolResult:
+    return ToolResult(id, failure=Failure("ABORTED", "TOOL_FAILED", "the caller says no more"))

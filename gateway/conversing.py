@@ -151,8 +151,10 @@ class _Conversation:
                     case Refine():
                         self._stop(relay)
                         return message
-                    case _End(error) if error:
-                        self._stop(relay, error)
+                    case _End(error):
+                        self.awaiting.hang_up()
+                        if error:
+                            self._stop(relay, error)
                         return message
                     case Question() if not ending and not relay.finished:
                         # One that has ended meanwhile is not stopped, and the question then comes in order.

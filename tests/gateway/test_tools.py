@@ -144,6 +144,15 @@ async def test_tool_that_never_answers_is_not_waited_for(redis_url: str, peers: 
         await talk.end()
 
 
+async def test_who_says_no_more_is_not_waited_for(planning: Gateway) -> None:
+    """Whoever half-closes cannot say what its tool answers: the answer goes on at once."""
+    talk = Conversation(planning)
+    await talk.say(asking("How is it in Bonn?", tools=[WEATHER]))
+    await talk.call.done_writing()
+    assert (await talk.until("tool_result"))[-1].tool_result.error.message == "the caller says no more"
+    await talk.until("final")
+
+
 async def test_result_that_nobody_awaits_ends_the_conversation(planning: Gateway) -> None:
     """A wrong id is its caller's mistake."""
     talk = Conversation(planning)

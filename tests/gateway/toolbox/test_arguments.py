@@ -47,7 +47,12 @@ def test_what_the_schema_allows_passes(schema: dict[str, Any], arguments: dict[s
         (WEATHER, {"city": "Bonn", "unit": "K"}),
         ({"type": "nothing"}, {}),
         ({"properties": 5}, {}),
-        ({"required": "city"}, {"city": 1}),
+        ({"properties": {"a": 5}}, {"a": 1}),
+        ({"properties": {"a": {"minimum": "b"}}}, {"a": 1}),
+        ({"properties": {"a": {"multipleOf": 0}}}, {"a": 1}),
+        ({"properties": {"a": {"enum": 5}}}, {"a": 1}),
+        ({"anyOf": 5}, {}),
+        ({"required": 5}, {}),
         (Calculator.tool.parameters_schema, {"expression": "1+" * 200 + "1"}),
     ],
 )

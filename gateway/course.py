@@ -4,9 +4,8 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Any
 
@@ -17,6 +16,7 @@ from gateway.caching import AnswerCache
 from gateway.events import Emit, Event, Stage, StageState, Started
 from gateway.failures import Failure
 from gateway.generation import Generator, Model, Prompt
+from gateway.keeping import Keeping
 from gateway.models import Models
 from gateway.plans import Plan, PlanLimits
 from gateway.remembering import Bound, newest, remember
@@ -27,7 +27,7 @@ from gateway.summarising import Older, Summaries
 from gateway.tools import ToolExchange, ToolLimits
 from gateway.web import Web
 from meshkit import rpc
-from meshkit.errors import InvalidArgument, MeshError, Unavailable
+from meshkit.errors import InvalidArgument, MeshError
 from meshkit.identity import Identity
 
 logger = logging.getLogger(__name__)
@@ -109,12 +109,10 @@ class Course:
         self.awaiting = awaiting
         self._steps = steps
         self._begin_s = time.monotonic()
-        self.create_time = datetime.now(UTC)
+        self.keeping = Keeping(ports.answers, ports.sessions, owner, ports.limits.save_timeout_s)
         self._text: list[str] = []
         self._emit: Emit = unheard
         self.when_answered: Callable[[Answer], None] = forgotten
-        self._beginning: asyncio.Task[None] | None = None
-        self.kept: Answer | None = None
         # On Converse a question may be asked twice in one call.
         call = None if awaiting else rpc.current()
         id = answer_id(question, owner, call.request_id if call else "")
@@ -257,9 +255,7 @@ class Course:
             session = await self.ports.sessions.load(self.owner, self.question.session)
         self.model: Model = await self._choose_model()
         self._recall(session)
-        if self.answer.session:
-            # While the search goes on: who dies in mid-answer leaves the turn.
-            self._beginning = asyncio.create_task(self._begin_turn())
+        self.keeping.begin(self.so_far(FinishReason.INTERRUPTED))
 
     async def _given_before(self) -> Answer | None:
         """The answer that this request id was given; one that broke off is made anew."""
@@ -297,32 +293,8 @@ class Course:
         return model
 
     async def _keep(self, answer: Answer) -> None:
-        """Save the answer, whoever cancels meanwhile; where it cannot be saved, the answer says so."""
-        self.kept = answer
-        saving = asyncio.create_task(self._save(answer))
-        await asyncio.shield(saving)
-
-    async def _begin_turn(self) -> None:
-        turn = Turn.of(self.so_far(FinishReason.INTERRUPTED), self.create_time)
-        with suppress(Unavailable):
-            await self.ports.sessions.put(self.owner, self.answer.session, turn)
-
-    async def _save(self, answer: Answer) -> None:
-        """Save answer and turn; one that failed before any text leaves neither, one that wants tools run no turn."""
-        unsaid = answer.finish_reason is FinishReason.FAILED and not answer.text
-        no_turn = unsaid or (answer.finish_reason is FinishReason.TOOL_CALL and not answer.text)
-        try:
-            async with asyncio.timeout(self.ports.limits.save_timeout_s):
-                if self._beginning:
-                    await self._beginning
-                if not unsaid:
-                    await self.ports.answers.save(self.owner, answer)
-                if no_turn and self._beginning:
-                    await self.ports.sessions.remove(self.owner, answer.session, answer.id)
-                elif answer.session and not no_turn:
-                    await self.ports.sessions.put(self.owner, answer.session, Turn.of(answer, self.create_time))
-        except (Unavailable, TimeoutError) as error:
-            logger.warning("answer %s is not kept: %r", answer.id, error)
+        """Save the answer; where that takes too long, it says so."""
+        if not await self.keeping.keep(answer):
             self.degrade(Degradation("session", "STORE_UNAVAILABLE"))
 
 

@@ -1,4 +1,4 @@
-"""Writes down what happens to the answers of this process, off their way."""
+"""Writes down what happens to the answers of this process, off their way, and saves those that could not be saved."""
 
 import asyncio
 import logging
@@ -76,6 +76,7 @@ class Journaling:
                 await self._journal.add([part for part in parts if part])
                 for page, part in zip(pages, parts, strict=True):
                     page.wrote(part)
+                    await page.keep()
         except Unavailable as error:
             if not self._failing:
                 logger.warning("answers are not written down: %r", error)
@@ -129,12 +130,19 @@ class _Pages:
             self._begun = True
             self._count += len(part.events)
 
+    async def keep(self) -> None:
+        """Save the answer where the store was away at its end; raises Unavailable."""
+        if self._underway.ended:
+            await self._underway.course.keeping.again()
+
     def done(self, now_s: float, patience_s: float) -> bool:
-        """Whether the end is written, or has waited for the store too long."""
-        if not self._underway.ended:
+        """Whether the end is written and the answer saved, or they have waited for the store too long."""
+        underway = self._underway
+        if not underway.ended:
             return False
         self._waiting_since_s = self._waiting_since_s or now_s
-        return self._count == len(self._underway.events) or now_s - self._waiting_since_s > patience_s
+        written = self._count == len(underway.events) and not underway.course.keeping.owed
+        return written or now_s - self._waiting_since_s > patience_s
 
     def close(self) -> None:
         self._written(self._underway)
@@ -142,7 +150,7 @@ class _Pages:
 
 def opening(course: Course, producer: str) -> Opening:
     """How the course's answer begins."""
-    return Opening(course.question, course.answer, course.create_time, producer)
+    return Opening(course.question, course.answer, course.keeping.create_time, producer)
 
 
 def background(course: Course) -> Background:

@@ -137,7 +137,7 @@ class Underway:
             self._add(last)
 
     def _interrupted(self) -> Answer:
-        return self.course.kept or self.course.so_far(FinishReason.INTERRUPTED)
+        return self.course.keeping.kept or self.course.so_far(FinishReason.INTERRUPTED)
 
     def _failed(self, error: MeshError) -> Failed:
         self.failure = error

@@ -47,5 +47,6 @@ def told_again(answer: Answer) -> list[Event]:
         Started(answer.id, answer.session, answer.collection, answer.model),
         *([Token(answer.text, answer.usage.completion_tokens)] if answer.text else []),
         *answer.citations,
+        *answer.grounding,
         answer.usage,
     ]

@@ -12,6 +12,7 @@ from gateway.answers import Answer, Question
 from gateway.course import Course, Limits, Ports
 from gateway.events import Event, Stage, StageState
 from gateway.generation import Chat, Delta, Ending, Generation, Model, Usage
+from gateway.journal import Part
 from gateway.models import Models
 from gateway.retrieval import Chunk, Found, Hit, Search, Span
 from gateway.sessions import Page, Session, Summary, Turn
@@ -190,6 +191,33 @@ class MemoryAnswers(MemoryStore):
     async def load(self, owner: Identity, id: str) -> Answer | None:
         await self._reach()
         return self.answers.get((owner, id))
+
+
+@dataclass
+class MemoryJournal:
+    """Keeps the parts of all answers in one list; `away` makes it fail as Redis does."""
+
+    away: bool = False
+    parts: list[Part] = field(default_factory=list)
+
+    async def add(self, parts: Sequence[Part]) -> None:
+        self._reach()
+        self.parts += parts
+
+    async def read(self, owner: Identity, answer: str, begin: int = 0) -> Sequence[Part]:
+        self._reach()
+        return [part for part in self.parts if (part.owner, part.answer) == (owner, answer)][begin:]
+
+    async def live(self, producer: str, for_s: float) -> None:
+        self._reach()
+
+    async def lives(self, producer: str) -> bool:
+        self._reach()
+        return True
+
+    def _reach(self) -> None:
+        if self.away:
+            raise Unavailable("STORE_UNAVAILABLE", "away")
 
 
 class World:

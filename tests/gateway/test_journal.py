@@ -1,12 +1,15 @@
-"""What parts of an answer make up."""
+"""What parts of an answer make up, and how they are written."""
 
+import asyncio
 from datetime import UTC, datetime
 
 from gateway.answers import Answer, FinishReason, Question
 from gateway.events import Failed, Numbered, Token
 from gateway.journal import Background, Opening, Part, recorded
+from gateway.journaling import Habits, open_journaling
+from gateway.relaying import Pace, Relay, Underway
 from meshkit.errors import Unavailable
-from tests.gateway.in_memory import ALICE
+from tests.gateway.in_memory import ALICE, MemoryJournal, World
 
 ANSWER = Answer("a1", "s1", "collections/handbook", "How long?", "", FinishReason.STOP)
 BACKGROUND = Background({}, "")
@@ -44,3 +47,41 @@ def test_no_opening_is_no_record() -> None:
     """What is left of a journal whose beginning is gone tells nothing."""
     assert recorded([]) is None
     assert recorded([_part(4)]) is None
+
+
+async def test_answer_is_saved_when_the_store_is_back() -> None:
+    """What could not be kept at an answer's end is kept later, though the caller was told and has gone."""
+    world = World()
+    journal = MemoryJournal()
+    async with open_journaling(journal, Habits(flush_s=0.01, alive_s=1.0, patience_s=10.0)) as journaling:
+        underway = Underway(world.begin(), Pace(heartbeat_s=5.0, hold_s=1.0, buffer_events=64, leave_timeout_s=2.0))
+        written = asyncio.Event()
+        journal.away = world.answers.away = world.sessions.away = True
+        journaling.begin(underway, lambda _: written.set(), at_once=False)
+        async with Relay(underway) as relay:
+            answer = await relay.last()
+        assert [left.reason for left in answer.degradations] == ["STORE_UNAVAILABLE"]
+        await asyncio.sleep(0.05)
+        assert [journal.parts, world.answers.answers, written.is_set()] == [[], {}, False]
+        journal.away = world.answers.away = world.sessions.away = False
+        async with asyncio.timeout(2):
+            await written.wait()
+    ((turn,),) = world.sessions.turns.values()
+    assert (world.kept.text, turn.text) == (answer.text, answer.text)
+    record = recorded(journal.parts)
+    assert record is not None
+    assert record.ended
+
+
+async def test_store_that_stays_away_is_given_up() -> None:
+    """An answer that cannot be written down is not held for ever."""
+    world, journal = World(), MemoryJournal(away=True)
+    async with open_journaling(journal, Habits(flush_s=0.01, alive_s=1.0, patience_s=0.05)) as journaling:
+        underway = Underway(world.begin(), Pace(heartbeat_s=5.0, hold_s=1.0, buffer_events=64, leave_timeout_s=2.0))
+        given_up = asyncio.Event()
+        journaling.begin(underway, lambda _: given_up.set(), at_once=False)
+        async with Relay(underway) as relay:
+            await relay.last()
+        async with asyncio.timeout(2):
+            await given_up.wait()
+    assert journal.parts == []

@@ -82,10 +82,16 @@ class _Index:
 
 
 class Evidence:
-    """A hit as the model was shown it; taken apart no further than is asked for."""
+    """A text that the model was shown, and what it is about; taken apart no further than is asked for."""
 
-    def __init__(self, hit: Hit) -> None:
-        self._hit = hit
+    def __init__(self, text: str, about: str = "") -> None:
+        self._text = text
+        self._about = about
+
+    @classmethod
+    def of(cls, hit: Hit) -> "Evidence":
+        """A hit as the model was shown it."""
+        return cls(hit.passage(), " ".join((hit.chunk.title, *hit.chunk.heading_path)))
 
     def support(self, claim: Claim) -> float:
         """How far it says what the claim says: 1 where word for word.
@@ -133,18 +139,17 @@ class Evidence:
 
     @cached_property
     def _folded(self) -> str:
-        return folded(self._hit.passage())
+        return folded(self._text)
 
     @cached_property
     def _index(self) -> _Index:
-        cut = [folded(sentence) for sentence in sentences(self._hit.passage())] or [""]
+        cut = [folded(sentence) for sentence in sentences(self._text)] or [""]
         words = [frozenset(terms(sentence)) for sentence in cut]
         found: dict[str, set[int]] = defaultdict(set)
         for place, own in enumerate(words):
             for term in own:
                 found[term].update((max(place - 1, 0), place))
-        chunk = self._hit.chunk
-        for term in terms(folded(" ".join((chunk.title, *chunk.heading_path)))):
+        for term in terms(folded(self._about)):
             found[term].update(range(len(cut)))
         roots: dict[str, set[int]] = defaultdict(set)
         for term, windows in found.items():

@@ -1,6 +1,6 @@
 """Grades an answer sentence by sentence, as it is written, by how well the passages shown support it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from gateway.answers import Grounding
 from gateway.evidence import Claim, Evidence
@@ -11,12 +11,14 @@ from gateway.sentences import Sentences
 class Grounder:
     """Grades the sentences of one answer, fed to it piece by piece; how it is cut makes no difference.
 
-    A sentence is held against the passages that it cites, else against all that were shown. A score below `min_score`
-    is no support. Headings, and what has no words to look for, have no grade.
+    A sentence is held against the passages that it cites, else against all that were shown and what tools have `told`,
+    which has no numbers. A score below `min_score` is no support. Headings, and what has no words to look for, have no
+    grade; nor has an answer that was shown no passages.
     """
 
-    def __init__(self, shown: Mapping[int, Hit], min_score: float) -> None:
-        self._shown = {number: Evidence(hit) for number, hit in shown.items()}
+    def __init__(self, shown: Mapping[int, Hit], min_score: float, told: Sequence[str] = ()) -> None:
+        self._shown = {number: Evidence.of(hit) for number, hit in shown.items()}
+        self._told = [Evidence(text) for text in told]
         self._min_score = min_score
         self._sentences = Sentences()
         self._end = 0
@@ -40,6 +42,6 @@ class Grounder:
         span = Span(first, first + len(sentence[claim.start : claim.end].encode()))
         cited = [number for number in claim.cited if number in self._shown]
         scores = {number: self._shown[number].support(claim) for number in cited or self._shown}
-        best = max(scores.values(), default=0.0)
+        best = max(*scores.values(), *(told.support(claim) for told in self._told if not cited), 0.0)
         support = [number for number, score in scores.items() if score >= max(self._min_score, best)]
         return [Grounding(span, round(best, 3), tuple(support))]

@@ -128,7 +128,8 @@ def _support(course: Course, parts: Parts) -> _Support:
     """Over the passages of the prompt as it is sent; over none where its form has no room for markers."""
     numbers = {passage.number for passage in parts.passages if parts.free_form}
     shown = {number: hit for number, hit in enumerate(course.found.hits, start=1) if number in numbers}
-    grounder = Grounder(shown, course.ports.limits.min_grounding)
+    told = [" ".join(map(str, (*each.call.arguments.values(), each.result.content))) for each in course.exchanges]
+    grounder = Grounder(shown, course.ports.limits.min_grounding, told)
     return _Support(Citer(shown), grounder, len(parts.passages), course.elapsed_s())
 
 

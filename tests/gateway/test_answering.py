@@ -300,7 +300,7 @@ async def test_same_request_id_gives_the_same_answer() -> None:
     first = await world.begin(session="s1", request_id="r1").run(Told())
     second = await world.begin(session="s1", request_id="r1").run(told)
     assert second == first
-    assert told.names() == ["Started", "Token", "Citation", "Usage", "Answer"]
+    assert told.names() == ["Started", "Token", "Citation", "Grounding", "Usage", "Answer"]
     assert len(world.generator.generations) == len(world.sessions.turns[ALICE, "s1"]) == 1
 
 

@@ -194,3 +194,4 @@ def test_spans_lie_on_characters(text: str) -> None:
 def test_history_loses_its_markers() -> None:
     """The numbers of an earlier answer do not reach the model again."""
     assert without_markers("A [1]. B [1, 2][3].") == "A. B."
+    assert without_markers("年假很长【1】。B【2†x】") == "年假很长。B"

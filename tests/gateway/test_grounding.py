@@ -102,6 +102,14 @@ def test_nothing_shown_grades_nothing() -> None:
     assert [*grounder.feed("Hello there. How are you?"), *grounder.rest()] == []
 
 
+def test_what_a_tool_told_supports_too() -> None:
+    """Under no number, and not where the sentence cites a passage."""
+    for marker, score in (("", 1.0), (" [1]", pytest.approx(0.0, abs=0.3))):
+        grounder = Grounder(SHOWN, 0.5, told=["17 * 3 51"])
+        (grade,) = [*grounder.feed(f"51{marker}"), *grounder.rest()]
+        assert (grade.score, grade.numbers) == (score, ())
+
+
 def test_window_is_part_of_what_was_shown() -> None:
     """The neighbours of a hit support as it does."""
     near = Hit(SHOWN[2].chunk, 1.0, window=(SHOWN[1].chunk,))

@@ -12,7 +12,7 @@ from gateway.fusing import added, fuse
 from gateway.racing import Race
 from gateway.retrieval import Degradation, Found, Search, SearchMode
 from gateway.steps.judging import go_on, worth_judging
-from gateway.steps.rewriting import imagine, need, quickly, rewrite
+from gateway.steps.rewriting import Need, imagine, need, quickly, rewrite
 from meshkit.deadline import Deadline
 from meshkit.errors import DeadlineExceeded
 
@@ -31,7 +31,7 @@ async def retrieve(course: Course) -> State:
             detail["hits"] = len(course.found.hits)
             query = course.plan.queries[0] if course.plan.queries else course.question.text
             await course.emit(Retrieved(query, course.found.hits, found.degradations))
-    except DeadlineExceeded:
+    except (TimeoutError, DeadlineExceeded):
         course.degrade(Degradation("retrieve", "DEADLINE_EXCEEDED"))
         return await go_on(course, Abstention.OUT_OF_TIME)
     course.degrade(*found.degradations)
@@ -39,11 +39,21 @@ async def retrieve(course: Course) -> State:
 
 
 async def _find(course: Course) -> Found:
-    """What the searches found in their share of the time; raises DeadlineExceeded where none came to an end."""
+    """What is found in the search's share of the time; raises DeadlineExceeded or TimeoutError where nothing is."""
+    wanted = Need() if course.plan.queries else need(course)
+    query, *more = _queries(course)
+    if wanted or more or _wants_hyde(course):
+        return await _find_in_ways(course, wanted)
+    async with course.budget.within("retrieve"):
+        return await _searched(course, query)
+
+
+async def _find_in_ways(course: Course, wanted: Need) -> Found:
+    """What several searches found, those that came to an end in time."""
     limit = course.budget.limit("retrieve")
     async with Race(limit) as race:
         hyde = [race.begin(_imagined(course))] if _wants_hyde(course) else []
-        first = await _rewritten(course, race)
+        first = await _rewritten(course, wanted, race) if wanted else None
         searches = [first] if first else [race.begin(_searched(course, query)) for query in _queries(course)]
         return fuse(await _ended(course, [*searches, *hyde], limit), _top_k(course))
 
@@ -52,15 +62,12 @@ def _queries(course: Course) -> tuple[str, ...]:
     return course.plan.queries or (course.question.text,)
 
 
-async def _rewritten(course: Course, race: Race) -> _Searching | None:
-    """Put the question as it is to be searched for into the plan, where it needs rewriting.
+async def _rewritten(course: Course, wanted: Need, race: Race) -> _Searching | None:
+    """Put the question as it is to be searched for into the plan.
 
     While a model rewrites it, what rules make of it is searched for already. That search is the one that counts, and
     returned, where the model is not done in its time; otherwise it is cancelled.
     """
-    wanted = need(course)
-    if course.plan.queries or not wanted:
-        return None
     if not consultable(course):
         course.plan = replace(course.plan, queries=await rewrite(course, wanted))
         return None

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 from pydantic_core import PydanticCustomError
 
-from gateway.answers import Exchange, Planning, Question
+from gateway.answers import CachePolicy, Exchange, Planning, Question
 from gateway.generation import Sampling, StructuredOutput, Writing
 from gateway.openai_tools import CalledTool, FunctionTool, NamedTool, ToolChoice
 from gateway.tools import Tool, ToolExchange
@@ -75,7 +75,7 @@ class ResponseFormat(_Body):
 
 
 class ChatRequest(_Body):
-    """`POST /v1/chat/completions`, and what vLLM adds to how tokens are drawn.
+    """`POST /v1/chat/completions`, what vLLM adds to how tokens are drawn, and `cache`, which is ours.
 
     What would change the answer and is not offered may hold only what changes nothing.
     """
@@ -106,6 +106,7 @@ class ChatRequest(_Body):
     tools: Annotated[list[FunctionTool], Field(max_length=_MAX_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = True
+    cache: Literal["use", "refresh", "bypass"] | None = "use"
 
     @property
     def includes_usage(self) -> bool:
@@ -134,6 +135,7 @@ class ChatRequest(_Body):
             ),
             tools=self._tools(),
             tool_exchanges=_tool_exchanges(self.messages[place:], place),
+            cache=CachePolicy[(self.cache or "use").upper()],
         )
 
     def _tools(self) -> tuple[Tool, ...]:

@@ -17,6 +17,7 @@ DONE = b"data: [DONE]\n\n"
 _SILENCE = b": heartbeat\n\n"
 
 _FINISH_REASONS = {FinishReason.LENGTH: "length", FinishReason.TOOL_CALL: "tool_calls"}
+_NOTHING: Mapping[str, Any] = {}
 _REFUSAL = "Nothing in the collection supports an answer."
 
 
@@ -63,14 +64,16 @@ class ChatStream:
         delta = {"annotations": annotations} if annotations else {}
         if answer.tool_calls:
             delta["tool_calls"] = describe_calls(answer.tool_calls, in_stream=True)
-        yield self._chunk({**delta, **_refusal(answer)}, finish_reason(answer))
+        yield self._chunk({**delta, **_refusal(answer)}, finish_reason(answer), _beside(answer))
         if self._include_usage:
             yield _frame({**self._head(), "choices": [], "usage": describe_usage(answer.usage)})
         yield DONE
 
-    def _chunk(self, delta: Mapping[str, Any], reason: str | None = None) -> bytes:
+    def _chunk(
+        self, delta: Mapping[str, Any], reason: str | None = None, beside: Mapping[str, Any] = _NOTHING
+    ) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-        return _frame({**self._head(), "choices": [choice]})
+        return _frame({**self._head(), "choices": [choice], **beside})
 
     def _head(self) -> dict[str, Any]:
         return {
@@ -103,6 +106,7 @@ def completion(answer: Answer, model: str, created_s: int) -> bytes:
             "system_fingerprint": answer.model,
             "choices": [choice],
             "usage": describe_usage(answer.usage),
+            **_beside(answer),
         }
     )
 
@@ -143,6 +147,12 @@ def _refusal(answer: Answer) -> dict[str, Any]:
     if answer.abstention is Abstention.NONE:
         return {}
     return {"refusal": _REFUSAL, "abstention": answer.abstention.name}
+
+
+def _beside(answer: Answer) -> dict[str, Any]:
+    """What OpenAI's API has no place for: what was left out of the answer's course, and that it was given before."""
+    left_out = [{"stage": each.stage, "reason": each.reason} for each in answer.degradations]
+    return {**({"degradations": left_out} if left_out else {}), **({"cached": True} if answer.cached else {})}
 
 
 def describe_usage(usage: Usage) -> dict[str, Any]:

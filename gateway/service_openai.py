@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -18,8 +19,13 @@ from gateway.openai_bodies import ChatRequest, EmbeddingsRequest, parse
 from gateway.openai_replies import ChatStream
 from gateway.relaying import Relay
 from gateway.underway import AnswersUnderway
+from meshkit.errors import MeshError
 from meshkit.identity import current, require_scope
 from ragmesh.gateway.v1 import openai_pb2, openai_pb2_grpc
+
+# `{collection}/{model}` names both.
+_OF_MODEL = {"COLLECTION_NOT_FOUND", "MODEL_NOT_FOUND"}
+_PARAMS = {"structured_output": "response_format"}
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -39,14 +45,15 @@ class OpenAIService(openai_pb2_grpc.OpenAIServiceServicer):
         require_scope("ask")
         asked = parse(ChatRequest, request.data)
         created_s = int(time.time())
-        if not asked.stream:
-            answer = await self._underway.once(asked.question(), current())
-            yield _json_body(openai_replies.completion(answer, asked.model, created_s))
-            return
-        stream = ChatStream(asked.model, created_s, include_usage=asked.includes_usage)
-        async with self._underway.ask(asked.question(), current()) as relay:
-            async for data in _frames(relay, stream):
-                yield httpbody_pb2.HttpBody(content_type="text/event-stream", data=data)
+        with _params():
+            if not asked.stream:
+                answer = await self._underway.once(asked.question(), current())
+                yield _json_body(openai_replies.completion(answer, asked.model, created_s))
+                return
+            stream = ChatStream(asked.model, created_s, include_usage=asked.includes_usage)
+            async with self._underway.ask(asked.question(), current()) as relay:
+                async for data in _frames(relay, stream):
+                    yield httpbody_pb2.HttpBody(content_type="text/event-stream", data=data)
 
     async def ListModels(self, request: empty_pb2.Empty, context: Context) -> httpbody_pb2.HttpBody:
         require_scope("ask")
@@ -65,6 +72,19 @@ class OpenAIService(openai_pb2_grpc.OpenAIServiceServicer):
 
     async def _served(self) -> tuple[Sequence[Collection], Sequence[Model]]:
         return await asyncio.gather(self._catalog.list_collections(), self._models.list())
+
+
+@contextmanager
+def _params() -> Iterator[None]:
+    """Say of the errors raised in the body which of OpenAI's parameters they are about."""
+    try:
+        yield
+    except MeshError as error:
+        option = error.metadata.get("option", "")
+        param = "model" if error.reason in _OF_MODEL else _PARAMS.get(option, option)
+        if param:
+            error.metadata["param"] = param
+        raise
 
 
 async def _frames(relay: Relay, stream: ChatStream) -> AsyncIterator[bytes]:

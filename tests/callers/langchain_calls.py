@@ -18,7 +18,7 @@ def main() -> None:
     """Ask in every way and print what was heard."""
     model = ChatOpenAI(model=COLLECTION)
     whole = model.invoke(QUESTION)
-    parts = list(model.stream(QUESTION, stream_usage=True))
+    parts = list(model.stream(QUESTION, stream_usage=True, extra_body={"cache": "bypass"}))
     streamed = sum(parts[1:], parts[0])
     assert isinstance(streamed, AIMessageChunk)
     said = [SystemMessage("Be brief."), HumanMessage("Hello"), AIMessage("Hello."), HumanMessage(QUESTION)]

@@ -22,7 +22,7 @@ def main() -> None:
     model = _model(COLLECTION)
     question = ChatMessage(role="user", content=QUESTION)
     whole = model.chat([question])
-    parts = list(model.stream_chat([question], stream_options={"include_usage": True}))
+    parts = list(model.stream_chat([question], stream_options={"include_usage": True}, extra_body={"cache": "bypass"}))
     past = [ChatMessage(role=role, content=text) for role, text in _PAST]
     encoder = OpenAILikeEmbedding(model_name="all-MiniLM-L6-v2", **ACCESS)
     heard = {

@@ -22,7 +22,7 @@ const describe = (text, usage, annotations) => ({
 
 async function streamed() {
   const heard = { text: "", pieces: 0 };
-  for await (const part of await ask({ stream: true, stream_options: { include_usage: true } })) {
+  for await (const part of await ask({ stream: true, stream_options: { include_usage: true }, cache: "bypass" })) {
     const delta = part.choices[0]?.delta ?? {};
     heard.pieces += Boolean(delta.content);
     heard.text += delta.content ?? "";

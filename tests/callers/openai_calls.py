@@ -20,7 +20,7 @@ def main() -> None:
     ask = client.chat.completions.create
     whole = ask(model=COLLECTION, messages=said(QUESTION))
     with client.chat.completions.stream(
-        model=COLLECTION, messages=said(QUESTION), stream_options={"include_usage": True}
+        model=COLLECTION, messages=said(QUESTION), stream_options={"include_usage": True}, extra_body=_ANEW
     ) as stream:
         pieces = sum(event.type == "content.delta" for event in stream)
         streamed = stream.get_final_completion()
@@ -53,6 +53,7 @@ _PAST: list[ChatCompletionMessageParam] = [
     {"role": "user", "content": "Hello"},
     {"role": "assistant", "content": "Hello."},
 ]
+_ANEW = {"cache": "bypass"}
 _FORM: Any = {"type": "json_schema", "json_schema": {"name": "leave", "schema": {"type": "object"}}}
 
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import struct
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -10,6 +11,10 @@ import pytest
 from google.api import httpbody_pb2
 from google.protobuf import empty_pb2
 
+from gateway.answers import Answer, FinishReason
+from gateway.openai_bodies import ChatRequest, parse
+from gateway.openai_replies import ChatStream, completion
+from gateway.retrieval import Degradation
 from meshkit.errors import Unavailable
 from ragmesh.gateway.v1 import openai_pb2, sessions_pb2
 from ragmesh.generator.v1 import generator_pb2
@@ -118,11 +123,11 @@ async def test_messages_are_the_conversation(gateway: Gateway) -> None:
         {"role": "user", "content": [{"type": "text", "text": "How "}, {"type": "text", "text": "long?"}]},
     ]
     await _whole(gateway, messages=messages)
-    said = [message.content for message in gateway.peers.generator.requests[0].chat.messages]
+    said = [message.content for message in gateway.peers.generator.requests[-1].chat.messages]
     assert said[0].startswith("Be kind.")
     assert said[1:3] == ["Hi", "Hello"]
     assert said[3].endswith("Question: How long?")
-    assert gateway.peers.retriever.requests[0].query == "How long?"
+    assert gateway.peers.retriever.requests[0].query.endswith("How long?")
     assert not (await gateway.sessions.ListSessions(sessions_pb2.ListSessionsRequest())).sessions
 
 
@@ -159,6 +164,23 @@ async def test_abstention_is_a_refusal(gateway: Gateway) -> None:
     assert (message["content"], message["abstention"]) == ("", "NO_RELEVANT_CHUNKS")
     delta = (await _streamed(gateway, model="empty"))[-1]["choices"][0]["delta"]
     assert delta["refusal"] == message["refusal"] != ""
+
+
+@pytest.mark.parametrize(("cache", "policy"), [(None, "USE"), ("refresh", "REFRESH"), ("bypass", "BYPASS")])
+def test_cache_is_the_callers_choice(cache: str | None, policy: str) -> None:
+    """A field of ours says whether an earlier answer may be given again."""
+    assert parse(ChatRequest, _body(cache=cache).data).question().cache.name == policy
+
+
+def test_what_openai_has_no_place_for_stands_beside() -> None:
+    """An answer that was given before, or whose course left something out, says so; any other has no such field."""
+    plain = Answer("a1", "", "collections/handbook", "Why?", "So.", FinishReason.STOP)
+    told = replace(plain, cached=True, degradations=(Degradation("hyde", "DEADLINE_EXCEEDED"),))
+    body = json.loads(completion(told, "handbook", 0))
+    assert (body["cached"], body["degradations"]) == (True, [{"stage": "hyde", "reason": "DEADLINE_EXCEEDED"}])
+    *_, last, _done = ChatStream("handbook", 0, include_usage=False).write(told)
+    assert _read(last)["degradations"] == body["degradations"]
+    assert not {"cached", "degradations"} & json.loads(completion(plain, "handbook", 0)).keys()
 
 
 async def test_length_is_told(gateway: Gateway) -> None:
@@ -198,8 +220,8 @@ async def test_failure_before_the_first_token_is_a_status(gateway: Gateway) -> N
 USER = {"role": "user", "content": "x"}
 PICTURE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://example.com"}}]}
 BAD: list[tuple[dict[str, Any], str, str]] = [
-    ({"model": "nowhere"}, "COLLECTION_NOT_FOUND", ""),
-    ({"model": "handbook/gpt-9"}, "MODEL_NOT_FOUND", ""),
+    ({"model": "nowhere"}, "COLLECTION_NOT_FOUND", "model"),
+    ({"model": "handbook/gpt-9"}, "MODEL_NOT_FOUND", "model"),
     ({"model": "No Such"}, "INVALID_BODY", "model"),
     ({"model": None}, "INVALID_BODY", "model"),
     ({"messages": []}, "INVALID_BODY", "messages"),
@@ -220,7 +242,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"stop": ["x"] * 17}, "INVALID_BODY", "stop"),
     ({"tools": [{"type": "function"}]}, "INVALID_BODY", "tools"),
     ({"response_format": {"type": "json_schema"}}, "INVALID_BODY", "response_format.json_schema"),
-    ({"response_format": {"type": "json_object"}}, "UNSUPPORTED_BY_ENGINE", ""),
+    ({"response_format": {"type": "json_object"}}, "UNSUPPORTED_BY_ENGINE", "response_format"),
+    ({"cache": "never"}, "INVALID_BODY", "cache"),
 ]
 
 

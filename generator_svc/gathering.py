@@ -1,6 +1,7 @@
 """How long a stream waits between its messages, so that the tokens of streams read side by side come joined."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,6 +10,8 @@ from generator_svc.engine import Delta
 
 # What a message costs is of the order of 0.1 ms in each process on its way: so many streams at once would take a core.
 _S_A_STREAM = 0.001
+# A read that took longer has waited for something to come; what lay there already is read on.
+_WAITED_S = 0.001
 
 
 class Gathering:
@@ -36,25 +39,34 @@ class Gathering:
     async def joined(self, deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
         """The deltas, the first by itself, those that come while the stream waits joined; each sequence's apart.
 
-        They are read in a task of their own, which ends with this generator; the caller closes `deltas` behind it.
+        They are read in a task of their own, which ends with this generator; the caller closes `deltas` behind it. The
+        reading waits: what has come meanwhile is then read in one go, which is cheaper too.
         """
         first = await anext(deltas, None)
         if first is None:
             return
         yield first
         arrived = _Arrived()
-        reading = asyncio.create_task(arrived.read(deltas))
+        reading = asyncio.create_task(self._read(deltas, arrived))
         try:
             while not arrived.over:
-                if gap_s := self.gap_s:
-                    await asyncio.wait({reading}, timeout=gap_s)
                 taken = await arrived.take()
-                for delta in _merged(taken) if gap_s else taken:
+                for delta in _merged(taken) if self.gap_s else taken:
                     yield delta
             await reading
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
+
+    async def _read(self, deltas: AsyncGenerator[Delta, None], arrived: "_Arrived") -> None:
+        with arrived.coming():
+            await asyncio.sleep(self.gap_s)
+            asked_s = time.monotonic()
+            async for delta in deltas:
+                arrived.put(delta)
+                if time.monotonic() - asked_s > _WAITED_S:
+                    await asyncio.sleep(self.gap_s)
+                asked_s = time.monotonic()
 
 
 class _Arrived:
@@ -70,15 +82,19 @@ class _Arrived:
         """Whether no more comes, and all is taken."""
         return self._ended and not self._deltas
 
-    async def read(self, deltas: AsyncGenerator[Delta, None]) -> None:
-        """Read to the end; raises what reading raises."""
+    @contextmanager
+    def coming(self) -> Iterator[None]:
+        """More may come within."""
         try:
-            async for delta in deltas:
-                self._deltas.append(delta)
-                self._news.set()
+            yield
         finally:
             self._ended = True
             self._news.set()
+
+    def put(self, delta: Delta) -> None:
+        """One has come."""
+        self._deltas.append(delta)
+        self._news.set()
 
     async def take(self) -> list[Delta]:
         """What has come since the last time, when there is some; none at the end."""

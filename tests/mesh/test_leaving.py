@@ -13,6 +13,8 @@ from typing import Any
 
 import grpc
 import pytest
+from openai import AsyncOpenAI
+from openai.types.chat import ChatCompletionMessageParam
 
 from deploy.local.mesh import Mesh
 from ragmesh.gateway.v1 import answers_pb2
@@ -62,6 +64,22 @@ async def test_cancelling_at_the_caller_frees_the_engines_slot(llm_mesh: Mesh) -
     median_ms = statistics.median(freed_ms)
     print(f"\ncancel to free slot: median {median_ms:.1f} ms, most {max(freed_ms):.1f} ms of {len(freed_ms)}")
     assert median_ms < 100
+
+
+async def test_leaving_an_openai_stream_frees_the_engines_slot(llm_mesh: Mesh) -> None:
+    """The openai client closes its stream in mid-answer: the engine is free again, as soon as with any other caller."""
+    caller = AsyncOpenAI(base_url=f"http://{llm_mesh.edge}/v1", api_key=llm_mesh.token(), max_retries=0)
+    async with caller as client, engine_of(llm_mesh) as engine:
+        said: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is said of leave?"}]
+        stream = await client.chat.completions.create(
+            model=COLLECTION, messages=said, max_tokens=300, stream=True, extra_body={"cache": "bypass"}
+        )
+        async for part in stream:
+            if part.choices[0].delta.content:
+                break
+        assert await running(engine) == 1
+        await stream.close()
+        assert await until_free_ms(engine) < 1000
 
 
 async def test_a_connection_that_breaks_frees_the_engines_slot(llm_mesh: Mesh) -> None:

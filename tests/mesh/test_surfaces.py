@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import statistics
+from typing import Literal
 
 import pytest
+from openai import AsyncOpenAI
+from pydantic import BaseModel
 
 from deploy.local.mesh import Mesh
 from ragmesh.gateway.v1 import answers_pb2
@@ -55,6 +58,22 @@ async def test_tokens_arrive_one_by_one(llm_mesh: Mesh, surface: Ask) -> None:
     # Two cores carry all of it, so some tokens catch up with the one before; a buffer would hold nearly all of them.
     assert at_once < 0.5
     assert max(gaps_ms) < total_ms / 3
+
+
+async def test_an_openai_answer_has_the_form_that_is_asked_for(llm_mesh: Mesh) -> None:
+    """With a language model the openai client reads an answer into its own type, however little the model knows."""
+
+    class Leave(BaseModel):
+        paid: bool
+        unit: Literal["days", "months"]
+
+    async with AsyncOpenAI(base_url=f"http://{llm_mesh.edge}/v1", api_key=llm_mesh.token(), max_retries=0) as client:
+        reply = await client.chat.completions.parse(
+            model=COLLECTION, messages=[{"role": "user", "content": QUESTION}], response_format=Leave
+        )
+    assert reply.choices[0].finish_reason == "stop"
+    assert reply.choices[0].message.parsed is not None
+    assert reply.choices[0].message.parsed.unit in {"days", "months"}
 
 
 async def test_the_first_token_comes_long_before_the_last(llm_mesh: Mesh) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
@@ -12,7 +12,7 @@ from typing import Protocol
 from gateway.answers import Citation, Grounding
 from gateway.generation import Usage
 from gateway.likeness import same_sense, sense_of
-from gateway.nearest import CachedQuestion, Nearest
+from gateway.nearest import CachedQuestion, Known, Nearest
 from gateway.recent import Recent
 from gateway.retrieval import Edition, Hit
 from meshkit.errors import MeshError
@@ -179,31 +179,40 @@ class AnswerCache:
         await asyncio.gather(*self._filling, return_exceptions=True)
 
     async def _find(self, asked: Asked) -> Lookup:
-        edition = asyncio.create_task(self._editions.edition(asked.collection))
+        if kept := self._recent.get(asked.key):
+            lookup = _exact(kept, await self._editions.edition(asked.collection))
+            if lookup.kept:
+                return lookup
+        known = self._nearest.known(asked.tenant, asked.collection)
+        # While the store is asked: most questions are new, and their searches need their vectors too.
+        encoding = asyncio.create_task(self._encode_ahead(asked, known))
         try:
-            if kept := self._recent.get(asked.key):
-                lookup = _exact(kept, await edition)
-                if lookup.kept:
-                    return lookup
-            known = self._nearest.known(asked.tenant, asked.collection)
-            kept, questions = await self._shelf.read(asked, known.last_id)
+            edition, (kept, questions) = await asyncio.gather(
+                self._editions.edition(asked.collection), self._shelf.read(asked, known.last_id)
+            )
             known.add(questions)
-            lookup = _exact(kept, await edition)
+            lookup = _exact(kept, edition)
+            if kept and lookup.kept:
+                self._recent.put(asked.key, kept, kept.made_s)
+                return lookup
+            if self._knobs.similarity > 1 or not known.any(asked.kind, of(edition)):
+                return lookup
+            ahead = await encoding if known.encoder == edition.encoder else b""
         finally:
-            edition.cancel()
-        if kept and lookup.kept:
-            self._recent.put(asked.key, kept, kept.made_s)
-            return lookup
-        return await self._similar(asked, lookup)
+            encoding.cancel()
+        known.encoder = edition.encoder
+        vector = ahead or await self._encoder.encode(edition.encoder, asked.text)
+        return await self._similar(asked, known, replace(lookup, vector=vector), of(edition))
 
-    async def _similar(self, asked: Asked, lookup: Lookup) -> Lookup:
-        edition, known = lookup.edition, self._nearest.known(asked.tenant, asked.collection)
-        if edition is None or self._knobs.similarity > 1 or not known.any(asked.kind, of(edition)):
-            return lookup
-        vector = await self._encoder.encode(edition.encoder, asked.text)
-        lookup = replace(lookup, vector=vector)
+    async def _encode_ahead(self, asked: Asked, known: Known) -> bytes:
+        """The question's vector by the encoder that the collection had last; b"" where that is not known."""
+        with suppress(MeshError):
+            return await self._encoder.encode(known.encoder, asked.text) if known.encoder else b""
+        return b""
+
+    async def _similar(self, asked: Asked, known: Known, lookup: Lookup, edition: str) -> Lookup:
         sense = sense_of(asked.text)
-        for question, similarity in known.nearest(asked.kind, of(edition), vector, _CANDIDATES):
+        for question, similarity in known.nearest(asked.kind, edition, lookup.vector, _CANDIDATES):
             if similarity < self._knobs.similarity:
                 break
             if not same_sense(sense, sense_of(question.text)):

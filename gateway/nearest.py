@@ -26,9 +26,11 @@ class Known:
     """The last `max_questions` cached questions of one collection; lives as long as `Nearest` has use for it.
 
     They stand in a ring: the next one takes the place of the oldest, in the rows, the groups and the list alike.
+    `encoder` is the collection's as it was when one was last compared with them.
     """
 
     def __init__(self, max_questions: int) -> None:
+        self.encoder = ""
         self.last_id = _FIRST_ID
         self._max_questions = max_questions
         self._added = 0

@@ -58,10 +58,10 @@ class Known:
         query = _unit(np.frombuffer(vector, "<f4"))
         if query.shape != self._rows.shape[1:]:
             return []
-        places = np.flatnonzero(self._groups == _group(kind, edition))
-        cosines = self._rows[places] @ query
-        best = np.argsort(-cosines)[:limit]
-        found = [(self._questions[places[at]], float(cosines[at])) for at in best]
+        # All of them: to pick out rows first would copy them.
+        cosines = self._rows[: len(self)] @ query
+        cosines[self._groups[: len(self)] != _group(kind, edition)] = -np.inf
+        found = [(self._questions[place], float(cosines[place])) for place in np.argsort(-cosines)[:limit]]
         return [each for each in found if (each[0].kind, each[0].edition) == (kind, edition)]
 
     def _add(self, question: CachedQuestion) -> None:

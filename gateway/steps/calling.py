@@ -1,6 +1,7 @@
 """The step that calls the tools of the plan."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -14,6 +15,8 @@ from gateway.toolbox.arguments import check_arguments
 from gateway.toolbox.offering import calls_left, own_tools
 from gateway.tools import ServerTool, Tool, ToolCall, ToolExchange, ToolResult
 from meshkit.errors import DeadlineExceeded, MeshError, not_found
+
+logger = logging.getLogger(__name__)
 
 _REASONS = {"DEADLINE_EXCEEDED", "TOOL_NOT_FOUND"}
 _CUT = " [cut]"
@@ -65,6 +68,9 @@ async def _answered(course: Course, call: ToolCall, own: Mapping[str, ServerTool
     except MeshError as error:
         reason = error.reason if error.reason in _REASONS else "TOOL_FAILED"
         result = ToolResult(call.id, failure=Failure(error.code, reason, error.message))
+    except Exception:
+        logger.exception("unexpected error of the tool %s", call.tool)
+        result = ToolResult(call.id, failure=Failure("INTERNAL", "TOOL_FAILED", "internal error"))
     if result.failure:
         course.degrade(Degradation("tool", result.failure.reason))
     content = _bounded(result.content, course.ports.limits.tools.max_result_bytes)

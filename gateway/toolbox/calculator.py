@@ -16,6 +16,7 @@ _Number = int | float
 _MAX_CHARS = 256
 # Beyond it a power of a power would take minutes and fill the memory.
 _MAX_BITS = 4096
+_MAX_DIGITS = 300
 _SIGNS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-"})
 _NAMES = {"pi": math.pi, "e": math.e}
 # Of Python's grammar no more than numbers, signs, calls and names: no texts, attributes, lists or formats.
@@ -75,6 +76,13 @@ def _power(base: _Number, exponent: _Number) -> Any:
     return base**exponent
 
 
+def _round(number: _Number, digits: int = 0) -> _Number:
+    """To places behind the point, or before it; Python would compute ten to the power of any number of those."""
+    if abs(digits) > _MAX_DIGITS:
+        raise OverflowError
+    return round(number, digits) if digits else round(number)
+
+
 _OPERATORS = {
     ast.Add: partial(_apply, operator.add),
     ast.Sub: partial(_apply, operator.sub),
@@ -87,12 +95,12 @@ _OPERATORS = {
     ast.USub: partial(_apply, operator.neg),
 }
 _FUNCTIONS = {
-    function.__name__: partial(_apply, function)
+    function.__name__.strip("_"): partial(_apply, function)
     for function in (
+        _round,
         abs,
         max,
         min,
-        round,
         math.ceil,
         math.cos,
         math.exp,

@@ -63,6 +63,11 @@ class OnePage:
         return [Page("https://example.com/a", "A", "Five.", 0.5)]
 
 
+class Faulty:
+    async def search(self, query: str, limit: int) -> Sequence[Page]:
+        raise ValueError("password=secret")
+
+
 class Silent:
     async def search(self, query: str, limit: int) -> Sequence[Page]:
         await asyncio.Event().wait()
@@ -138,6 +143,15 @@ async def test_search_that_fails_is_a_failing_tool() -> None:
     step.world.retriever.error = Unavailable("PEER_UNAVAILABLE", "retriever is away")
     assert await step.take(SEARCH) is State.PLAN
     assert step.failure() == "TOOL_FAILED"
+
+
+async def test_fault_of_a_tool_is_its_own() -> None:
+    """What nobody foresaw fails the call and not the answer, without its own text."""
+    step = Step(planning=Planning(server_tools=("web_search",)))
+    step.course.ports = replace(step.course.ports, web=Faulty())
+    assert await step.take(WEB) is State.PLAN
+    assert step.failure() == "TOOL_FAILED"
+    assert "secret" not in str(step.results())
 
 
 async def test_silent_tool_is_given_up() -> None:

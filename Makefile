@@ -95,6 +95,10 @@ check-ingest-model: $(VENV)/.test gen ## Compare the index with a model over man
 check-ingest-faults: $(VENV)/.bench gen ## Kill what works on a job, at random moments, and see that nothing is lost or doubled. KILLS=N each.
 	$(PYTHON) -m bench.ingest_faults
 
+.PHONY: check-answer-faults
+check-answer-faults: $(VENV)/.bench gen ## Kill what works on answers, at random moments, and see that none is lost or doubled. ANSWERS=N of them.
+	$(PYTHON) -m bench.answer_faults
+
 LOADERS := ../shared/data/loaders
 bench-loaders: $(VENV)/.bench gen ## Measure how well documents of every format are read. LOADERS=... has them, and the texts they should give.
 	$(PYTHON) -m bench.loaders $(LOADERS)
@@ -136,11 +140,19 @@ FOLDERS := $(addprefix $(LABELLED)/,squad-dev10 k8s-docs/known-item cmrc2018-tri
 eval-retrieval: $(VENV)/.bench gen ## Measure how well retrieval ranks, on labelled questions. FOLDERS=... names others.
 	$(PYTHON) -m bench.eval_retrieval $(FOLDERS)
 
+.PHONY: eval-cache
+eval-cache: $(VENV)/.bench gen ## Measure how often the cache takes one question for another, rightly and wrongly. FOLDER=... has the questions.
+	$(PYTHON) -m bench.eval_cache $(FOLDER)
+
 RAGAS_PEER := build/ragas
 .PHONY: eval-answers
 eval-answers: FOLDERS := $(addprefix $(LABELLED)/,squad-dev10 cmrc2018-trial xquad-zh-dev10)
 eval-answers: $(VENV)/.bench $(if $(RAGAS),$(RAGAS_PEER)/.installed) gen ## Measure how good answers are. FOLDERS=... names others, JUDGE_URL=... and JUDGE_MODEL=... a judge, RAGAS=1 Ragas too.
 	$(PYTHON) -m bench.eval_answers $(FOLDERS)
+
+.PHONY: eval-grounding
+eval-grounding: $(VENV)/.bench gen ## Measure how well the grounding score tells what passages say, and what it costs. FOLDER=... has the questions.
+	$(PYTHON) -m bench.eval_grounding $(FOLDER)
 
 # --- Installing -------------------------------------------------------------------------------------
 # One environment grows by need; each stamp in it says which extras it holds, at the versions of requirements.lock.

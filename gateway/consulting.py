@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -22,20 +21,21 @@ _SHOWN_TURNS = 4
 _SHOWN_CHARS = 500
 
 
-@dataclass(frozen=True, slots=True)
 class Form(Generic[FormT]):
-    """What a model is to fill in: a type, and its JSON schema, the type's own where None; `max_tokens` bound it."""
+    """What a model is to fill in, in at most `max_tokens`; made once, which takes milliseconds."""
 
-    type: type[FormT]
-    max_tokens: int
-    schema: Mapping[str, Any] | None = None
+    def __init__(self, type: type[FormT], max_tokens: int) -> None:
+        self.max_tokens = max_tokens
+        self._adapter = TypeAdapter(type)
+        self._schema = self._adapter.json_schema()
 
-    def written(self) -> StructuredOutput:
-        return StructuredOutput("json_schema", json.dumps(self.schema or TypeAdapter(self.type).json_schema()))
+    def written(self, schema: Mapping[str, Any] | None = None) -> StructuredOutput:
+        """The form for an engine; with a schema that allows less than the type does."""
+        return StructuredOutput("json_schema", json.dumps(schema or self._schema))
 
     def read(self, text: str) -> FormT:
-        """Raises ValidationError."""
-        return TypeAdapter(self.type).validate_json(text)
+        """What the model filled in; raises ValidationError."""
+        return self._adapter.validate_json(text)
 
 
 def consultable(course: Course) -> bool:
@@ -43,12 +43,14 @@ def consultable(course: Course) -> bool:
     return course.model.structured_output and not course.model.extractive
 
 
-async def consult(course: Course, stage: str, form: Form[FormT], chat: Chat) -> FormT | None:
+async def consult(
+    course: Course, stage: str, form: Form[FormT], chat: Chat, schema: Mapping[str, Any] | None = None
+) -> FormT | None:
     """The form as the model filled it in, or None, and then the answer says why the stage was left out."""
     if not consultable(course):
         course.degrade(Degradation(stage, "UNSUPPORTED_BY_ENGINE"))
         return None
-    text = await ask(course, stage, chat, form.max_tokens, form.written())
+    text = await ask(course, stage, chat, form.max_tokens, form.written(schema))
     if text is None:
         return None
     try:
@@ -97,5 +99,5 @@ def conversation(course: Course) -> str:
 
 
 def instructed(instructions: str, text: str) -> Chat:
-    """A chat of the instructions and what they are about."""
+    """A chat of instructions and what they are about."""
     return Chat((Message("system", instructions), Message("user", text)))

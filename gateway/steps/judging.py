@@ -9,7 +9,7 @@ from gateway.course import Course, State
 from gateway.plans import Action
 
 _JUDGE = """\
-You are shown a question and passages that a search engine found for it.
+You are shown a question and passages that a search engine found for it. Reply with a JSON object.
 - sufficient: whether the passages together hold what an answer needs.
 - query: where they do not, another query that may find what is missing: other words, a name spelled out. Otherwise
   empty."""

@@ -16,7 +16,7 @@ from gateway.toolbox.offering import calls_left, own_tools, tools_on_offer
 from gateway.tools import Tool, ToolCall
 
 _INSTRUCTIONS = """\
-You plan how a question is answered. The asker's own documents can be searched, and there are tools.
+You plan how a question is answered, as a JSON object. The asker's own documents can be searched, and there are tools.
 - action: `retrieve` to search the documents; `tool` to call tools; `several` to call tools and to search; `direct` only
   where the conversation or the tools' results hold the answer already.
 - queries: what to search for: the question so that it stands alone, then each part of it where it has several.
@@ -26,7 +26,6 @@ You plan how a question is answered. The asker's own documents can be searched, 
 Tools:
 {tools}"""
 
-_MAX_TOKENS = 512
 _MAX_QUERIES = 4
 
 
@@ -42,6 +41,9 @@ class _Planned:
     queries: tuple[str, ...] = ()
     calls: tuple[_Called, ...] = ()
     more: bool = False
+
+
+_FORM = Form(_Planned, max_tokens=512)
 
 
 async def plan(course: Course) -> State:
@@ -102,8 +104,7 @@ async def _by_model(course: Course) -> Plan | None:
         return None
     offered = "\n".join(f"- {tool.name}: {tool.description} {json.dumps(tool.parameters_schema)}" for tool in tools)
     chat = instructed(_INSTRUCTIONS.format(tools=offered), conversation(course))
-    form = Form(_Planned, _MAX_TOKENS, _schema(course, tools))
-    planned = await consult(course, "plan", form, chat)
+    planned = await consult(course, "plan", _FORM, chat, _schema(course, tools))
     return _read(course, planned, tools) if planned else None
 
 
@@ -147,7 +148,7 @@ def _read(course: Course, planned: _Planned, tools: Sequence[Tool]) -> Plan:
 def _schema(course: Course, tools: Sequence[Tool]) -> dict[str, Any]:
     """The form of a plan: a call has the name of a tool and arguments as it takes them."""
     must_call = course.question.planning.must_call and not course.exchanges
-    callable_tools = course.question.tools if must_call else tools
+    callable_tools = (must_call and course.question.tools) or tools
     calls = [
         {
             "type": "object",

@@ -11,7 +11,7 @@ _MAX_QUERIES = 4
 _MAX_HYDE_TOKENS = 128
 
 _REWRITE = """\
-You prepare a question for a search engine, which knows nothing of the conversation.
+You prepare a question for a search engine, which knows nothing of the conversation. Reply with a JSON object.
 - question: the last question so that it stands alone, with the names that its pronouns stand for. Keep its language and
   its meaning; do not answer it.
 - parts: where it asks for several things, each of them as a question that stands alone; otherwise none."""

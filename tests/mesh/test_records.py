@@ -10,7 +10,7 @@ from google.protobuf.json_format import ParseDict
 
 from deploy.local.mesh import Mesh
 from ragmesh.gateway.v1 import feedback_pb2
-from ragmesh_client import NotFoundError
+from ragmesh_client import Final, NotFoundError
 from tests.mesh.conftest import COLLECTION, client
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
@@ -26,6 +26,22 @@ async def test_an_answer_is_kept_and_takes_feedback(mesh: Mesh) -> None:
     assert (kept.text, list(kept.citations)) == (given.text, list(given.citations))
     assert feedback.name.startswith(f"{given.name}/feedback/")
     assert (feedback.rating, feedback.comment) == (feedback_pb2.Feedback.RATING_UP, "right")
+
+
+async def test_an_answer_is_explained_resumed_and_replayed(mesh: Mesh) -> None:
+    """By its name: how it came about, its events again to the same end, and the same question asked anew."""
+    async with client(mesh) as caller:
+        given = await caller.ask_once(QUESTION, COLLECTION)
+        explained = await caller.explain_answer(given.name)
+        resumed = [event async for event in caller.resume_answer(given.name)]
+        replayed = [event async for event in caller.replay_answer(given.name)]
+    assert explained.answer.text == given.text
+    assert explained.retrieved
+    last, anew = resumed[-1], replayed[-1]
+    assert isinstance(last, Final)
+    assert isinstance(anew, Final)
+    assert (last.answer.name, last.answer.text) == (given.name, given.text)
+    assert (anew.answer.name != given.name, anew.answer.text) == (True, given.text)
 
 
 async def test_feedback_leaves_the_edge_a_line_each(mesh: Mesh) -> None:

@@ -78,6 +78,7 @@ async def test_other_collections_are_searched(gateway: Gateway) -> None:
         "collections/it",
         "collections/handbook",
     }
+    assert {caller.tenant for caller in gateway.peers.retriever.callers} == {"acme"}
     found = [event.retrieved for event in events if event.HasField("retrieved")][-1]
     assert found.hits[0].chunk.text == "Laptops are replaced after four years."
     assert len(found.hits) > 1

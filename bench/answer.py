@@ -4,7 +4,7 @@ Both answer the questions of a folder in BEIR's form over the same chunks, with 
 model, which is elsewhere: `bench/paced_upstream.py` stands for it. Four loads:
 
 - open: questions come at random, whatever goes on, as many as keep N answers open; longer answers, so that 500 are.
-- closed: N callers ask again as soon as they have their answers, of 32 tokens. By Little's law they wait N / X seconds
+- closed: N callers ask again as soon as they have their answers, of 64 tokens. By Little's law they wait N / X seconds
   where X answers a second are all that two cores can do, less what the model takes.
 - extractive: the same without a language model, so that nothing but the mesh is waited for; `ragmesh` alone.
 - cached: one question again and again, by one caller; `ragmesh` alone.
@@ -42,11 +42,11 @@ from bench.labelled import read_set
 from bench.paced_upstream import Pace
 from deploy.local import services
 
-SHORT, FAST, BUSY = 32, Pace(0.05, 0.02), Pace(0.05, 0.08)
+SHORT, FAST, BUSY = 64, Pace(0.05, 0.02), Pace(0.05, 0.08)
 """The tokens of a short answer; the model's pace with few streams, and that of one that writes hundreds."""
 OPEN = {32: 4.0, 128: 6.0, 500: 12.0}
 """Seconds that an answer takes by the model's pace, for each number of streams that are kept open."""
-COUNTS = {1: 3, 32: 64, 128: 128, 500: 500}
+COUNTS = {1: 5, 32: 64, 128: 128, 500: 500}
 """Questions for each number of callers."""
 _USERS = max(COUNTS)
 _MANY = 1024

@@ -2,9 +2,8 @@
 
 `python -m bench.paced_upstream PORT` answers a chat, which has to be streamed, with the words of its last message, one
 a chunk, at the pace that was last posted to /pace as {"first_s": 0.05, "gap_s": 0.02}: seconds to the first token, and
-between two, however many streams there are. Every 32nd cites the first passage, so that an answer has as many claims as
-it is long. What it costs is next to nothing, so that on two cores the rest of the course is measured, as where the
-model has a GPU of its own.
+between two, however many streams there are. Each sentence is followed by a marker of the first passage. What it costs is
+next to nothing, so that on two cores the rest of the course is measured, as where the model has a GPU of its own.
 """
 
 from __future__ import annotations
@@ -14,13 +13,12 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import cycle
+from itertools import cycle, islice
 from typing import Any, cast
 
 import uvloop
 
 MODEL = "paced"
-_CITED_EACH = 32
 _DEFAULT_TOKENS = 32
 _END = b"\r\n\r\n"
 
@@ -90,13 +88,19 @@ class Connection(asyncio.Protocol):
 def chunks(asked: dict[str, Any]) -> Iterator[bytes]:
     """The parts of the answer to a chat, as HTTP sends them: a token each, with the last all that ends a stream."""
     count = asked.get("max_tokens") or asked.get("max_completion_tokens") or _DEFAULT_TOKENS
-    said = words(asked["messages"][-1]["content"])
-    for number in range(1, count):
-        text = " [1]" if number % _CITED_EACH == 0 else f" {next(said)}"
+    for text in islice(cited(words(asked["messages"][-1]["content"])), count - 1):
         yield _part(_event({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}))
     last = {"choices": [{"index": 0, "delta": {"content": " [1]"}, "finish_reason": "stop"}]}
     usage = {"prompt_tokens": 0, "completion_tokens": count, "total_tokens": count}
     yield _part(_event(last) + _event({"choices": [], "usage": usage}) + b"data: [DONE]\n\n")
+
+
+def cited(said: Iterator[str]) -> Iterator[str]:
+    """The words as tokens, and a marker behind each that ends a sentence."""
+    for word in said:
+        yield f" {word}"
+        if word.endswith((".", "?", "!")):
+            yield " [1]"
 
 
 def words(text: str) -> Iterator[str]:

@@ -105,7 +105,8 @@ class Course:
         self.plan = Plan()
         self.found = Found(())
         self.prompt: Prompt | None = None
-        self.exchanges: tuple[ToolExchange, ...] = question.tool_exchanges
+        most_bytes = ports.limits.tools.max_result_bytes
+        self.exchanges: tuple[ToolExchange, ...] = tuple(each.cut(most_bytes) for each in question.tool_exchanges)
         self.awaiting = awaiting
         self._steps = steps
         self._begin_s = time.monotonic()

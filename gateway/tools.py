@@ -1,11 +1,13 @@
 """Tools that an answer may call: the mesh's own and the caller's."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self
 
 from gateway.failures import Failure
 from meshkit.errors import InvalidArgument
+
+_CUT = " [cut]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,13 @@ class ToolResult:
     failure: Failure | None = None
     duration_s: float = 0.0
 
+    def cut(self, max_bytes: int) -> Self:
+        """The result with so much of its content, which says that it was cut; letters stay whole."""
+        data = self.content.encode()
+        if len(data) <= max_bytes:
+            return self
+        return replace(self, content=data[:max_bytes].decode(errors="ignore") + _CUT)
+
 
 @dataclass(frozen=True, slots=True)
 class ToolExchange:
@@ -43,6 +52,10 @@ class ToolExchange:
 
     call: ToolCall
     result: ToolResult
+
+    def cut(self, max_bytes: int) -> Self:
+        """The exchange with its result cut."""
+        return replace(self, result=self.result.cut(max_bytes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from meshkit.errors import DeadlineExceeded, MeshError, not_found
 logger = logging.getLogger(__name__)
 
 _REASONS = {"DEADLINE_EXCEEDED", "TOOL_NOT_FOUND"}
-_CUT = " [cut]"
 
 
 async def call(course: Course) -> State:
@@ -73,8 +72,8 @@ async def _answered(course: Course, call: ToolCall, own: Mapping[str, ServerTool
         result = ToolResult(call.id, failure=Failure("INTERNAL", "TOOL_FAILED", "internal error"))
     if result.failure:
         course.degrade(Degradation("tool", result.failure.reason))
-    content = _bounded(result.content, course.ports.limits.tools.max_result_bytes)
-    told = replace(result, content=content, duration_s=course.elapsed_s() - begin_s)
+    cut = result.cut(course.ports.limits.tools.max_result_bytes)
+    told = replace(cut, duration_s=course.elapsed_s() - begin_s)
     await course.emit(told)
     return ToolExchange(call, told)
 
@@ -113,8 +112,3 @@ async def _within(course: Course, limit_s: float) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise DeadlineExceeded("DEADLINE_EXCEEDED", "the tool took longer than it may") from None
-
-
-def _bounded(text: str, max_bytes: int) -> str:
-    data = text.encode()
-    return text if len(data) <= max_bytes else data[:max_bytes].decode(errors="ignore") + _CUT

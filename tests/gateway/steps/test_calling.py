@@ -165,16 +165,18 @@ async def test_silent_tool_is_given_up() -> None:
 
 
 async def test_long_results_are_cut() -> None:
-    """Between letters, and the result says so."""
+    """Between letters, and the result says so; those that came with the question are too."""
     awaiting, world = Awaiting(), World()
     world.limits = replace(world.limits, tools=ToolLimits(max_result_bytes=5))
-    step = Step(world, awaiting, tools=(WEATHER,))
+    given = ToolExchange(BONN, ToolResult("4", "sechs Grad"))
+    step = Step(world, awaiting, tools=(WEATHER,), tool_exchanges=(given,))
     taking = asyncio.create_task(step.take(BONN))
     while BONN not in step.events:
         await asyncio.sleep(0)
     awaiting.deliver(ToolResult("5", "fünfüü"))
     await taking
     assert step.results()[0].content == "fünf [cut]"
+    assert [each.result.content for each in step.course.exchanges] == ["sechs [cut]", "fünf [cut]"]
 
 
 async def test_tools_of_the_caller_answer_while_the_answer_waits() -> None:

@@ -2,8 +2,8 @@
 
 `python -m bench.paced_upstream PORT` answers a chat, which has to be streamed, with the words of its last message, one
 a chunk, at the pace that was last posted to /pace as {"first_s": 0.05, "gap_s": 0.02}: seconds to the first token, and
-between two, however many streams there are. Each sentence is followed by a marker of the first passage. What it costs is
-next to nothing, so that on two cores the rest of the course is measured, as where the model has a GPU of its own.
+between two, however many streams there are. Each sentence is followed by a marker of the first passage. What it costs
+is next to nothing, so that on two cores the rest of the course is measured, as where the model has a GPU of its own.
 """
 
 from __future__ import annotations

@@ -42,11 +42,15 @@ class Caller:
 
     def __init__(self, steps: list[Step]) -> None:
         self._world = World()
-        self._world.generator.deltas = [*(Delta(f"{n} ", 1) for n in range(30)), Delta(ending=Ending.STOP)]
         self._steps = steps
+        self.lengthen(30)
         self.underway: list[Underway] = []
         self.heard: list[list[Numbered]] = []
         self.error: MeshError | None = None
+
+    def lengthen(self, tokens: int) -> None:
+        """Have answers of so many tokens."""
+        self._world.generator.deltas = [*(Delta(f"{n} ", 1) for n in range(tokens)), Delta(ending=Ending.STOP)]
 
     async def talk(self) -> None:
         try:
@@ -95,3 +99,20 @@ def test_every_answer_is_heard_to_its_end(steps: list[Step]) -> None:
     else:
         assert len(caller.underway) == len(caller.heard) == len(asked)
         assert caller.heard == [] or isinstance(caller.heard[-1][-1].event, Answer)
+
+
+async def test_engine_waits_for_who_acknowledges() -> None:
+    """Behind the window the answer waits, and with it the engine; what is acknowledged lets both go on."""
+    caller = Caller([Step(Acknowledge(0), 0), Step(replace(QUESTION, session="s1"), 0), Step(Acknowledge(3), 2000)])
+    caller.lengthen(500)
+    talking = asyncio.create_task(caller.talk())
+    counts: list[int] = []
+    for _ in range(2):
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        counts.append(len(caller.underway[0].events))
+    assert counts[0] == counts[1] <= WINDOW + PACE.buffer_events + 1
+    assert len(caller.heard[0]) == WINDOW
+    async with asyncio.timeout(5):
+        await talking
+    assert len(caller.heard[0]) > 500

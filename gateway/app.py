@@ -181,7 +181,7 @@ def _registrations(
         _registration(
             answers_pb2.DESCRIPTOR,
             answers_pb2_grpc.add_AnswerServiceServicer_to_server,
-            AnswerService(resuming, stores.answers, settings.buffer_events),
+            AnswerService(resuming, settings.buffer_events),
         ),
         _registration(
             sessions_pb2.DESCRIPTOR,

@@ -53,6 +53,18 @@ class Resuming:
             return recorded(await self.journal.read(owner, id))
         return Record(opening(here.course, ""), tuple(here.events), background(here.course))
 
+    async def answer(self, owner: Identity, id: str) -> Answer:
+        """The answer as it ended; one whose process died is settled now.
+
+        Raises NotFound ANSWER_NOT_FOUND, also for one that has not ended.
+        """
+        if kept := await self.ports.answers.load(owner, id):
+            return kept
+        record = recorded(await self.journal.read(owner, id))
+        if record is None or record.ended or await self.journal.lives(record.opening.producer):
+            raise _unknown(id)
+        return await self._settle(owner, id, record)
+
     async def explain(self, owner: Identity, id: str) -> tuple[Answer, Record | None]:
         """The answer, as far as it has come, and how it came about; raises NotFound ANSWER_NOT_FOUND."""
         record, kept = await self.record(owner, id), await self.ports.answers.load(owner, id)

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from gateway.answers import AnswerStore, Question, load_answer
+from gateway.answers import Question
 from gateway.awaiting import Awaiting
 from gateway.conversing import Acknowledge, Interrupt, Refine, Said, converse
 from gateway.relaying import Relay
@@ -23,10 +23,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
     """Answers questions, and tells how answers came about."""
 
-    def __init__(self, resuming: Resuming, answers: AnswerStore, window_events: int) -> None:
+    def __init__(self, resuming: Resuming, window_events: int) -> None:
         self._underway = resuming.underway
         self._resuming = resuming
-        self._answers = answers
         self._window_events = window_events
 
     async def Ask(self, request: answers_pb2.AskRequest, context: Context) -> AsyncIterator[answers_pb2.AskResponse]:
@@ -52,26 +51,26 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
         self, request: answers_pb2.ResumeAnswerRequest, context: Context
     ) -> AsyncIterator[answers_pb2.ResumeAnswerResponse]:
         require_scope("ask")
-        async with aclosing(self._resuming.resume(current(), _id(request), request.after_sequence)) as events:
+        async with aclosing(self._resuming.resume(current(), _id(request.name), request.after_sequence)) as events:
             async for event in events:
                 yield answers_pb2.ResumeAnswerResponse(event=write_event(event))
 
     async def GetAnswer(self, request: answers_pb2.GetAnswerRequest, context: Context) -> answers_pb2.GetAnswerResponse:
         require_scope("ask")
-        answer = await load_answer(self._answers, current(), request.name)
+        answer = await self._resuming.answer(current(), _id(request.name))
         return answers_pb2.GetAnswerResponse(answer=write_answer(answer))
 
     async def ExplainAnswer(
         self, request: answers_pb2.ExplainAnswerRequest, context: Context
     ) -> answers_pb2.ExplainAnswerResponse:
         require_scope("ask")
-        return write_explanation(*await self._resuming.explain(current(), _id(request)))
+        return write_explanation(*await self._resuming.explain(current(), _id(request.name)))
 
     async def ReplayAnswer(
         self, request: answers_pb2.ReplayAnswerRequest, context: Context
     ) -> AsyncIterator[answers_pb2.ReplayAnswerResponse]:
         require_scope("ask")
-        question = read_replay(request, await self._resuming.question(current(), _id(request)))
+        question = read_replay(request, await self._resuming.question(current(), _id(request.name)))
         with deadline.using(replay_deadline(request)):
             relay = self._underway.ask(question, current())
         async with relay as events:
@@ -82,10 +81,8 @@ class AnswerService(answers_pb2_grpc.AnswerServiceServicer):
         return self._underway.ask(question, current(), awaiting)
 
 
-def _id(
-    request: answers_pb2.ResumeAnswerRequest | answers_pb2.ExplainAnswerRequest | answers_pb2.ReplayAnswerRequest,
-) -> str:
-    return request.name.removeprefix("answers/")
+def _id(name: str) -> str:
+    return name.removeprefix("answers/")
 
 
 async def _said(requests: AsyncIterator[answers_pb2.ConverseRequest]) -> AsyncIterator[Said]:

@@ -185,15 +185,21 @@ async def _gateway_process(redis_url: str, peers: Peers) -> AsyncIterator[tuple[
         await process.wait()
 
 
+async def _begun(gateway: Gateway, question: str) -> Events:
+    """The events up to the first token of an answer that goes on."""
+    call = aiter(gateway.answers.Ask(ask(question, session="sessions/s1", linger={"seconds": 30})))
+    events = [(await anext(call)).event]
+    while not events[-1].HasField("token"):
+        events.append((await anext(call)).event)
+    return events
+
+
 async def test_answer_of_a_gateway_that_was_killed(redis_url: str, peers: Peers) -> None:
-    """Another replica tells it as far as it got, then that the rest is lost; it is kept like that, with one turn."""
+    """Another replica tells it as far as it got, then that the rest is lost; so it is kept, and its turn."""
     peers.generator.script = Script(tokens=["25 days. ", "Or so."], hang=True)
     async with _gateway_process(redis_url, peers) as (gateway, process), open_gateway(redis_url, peers) as other:
-        call = aiter(gateway.answers.Ask(ask(session="sessions/s1")))
-        begun = [(await anext(call)).event]
-        name = begun[0].started.answer
-        while not begun[-1].HasField("token"):
-            begun.append((await anext(call)).event)
+        begun, unread = [await _begun(gateway, question) for question in ("First?", "Second?")]
+        name, unread_name = begun[0].started.answer, unread[0].started.answer
         resumed = aiter(_resume(other, name))
         followed = [(await anext(resumed)).event for _ in begun]
         process.kill()
@@ -206,4 +212,10 @@ async def test_answer_of_a_gateway_that_was_killed(redis_url: str, peers: Peers)
         answer = (await other.answers.GetAnswer(answers_pb2.GetAnswerRequest(name=name))).answer
         assert answer.finish_reason == events_pb2.FINISH_REASON_FAILED
         assert "".join(event.token.text for event in events) == answer.text != ""
-        assert await _turns(other) == [(answer.text, events_pb2.FINISH_REASON_FAILED)]
+        assert await _turns(other) == [
+            (answer.text, events_pb2.FINISH_REASON_FAILED),
+            ("", events_pb2.FINISH_REASON_INTERRUPTED),
+        ]
+        settled = await other.answers.GetAnswer(answers_pb2.GetAnswerRequest(name=unread_name))
+        assert settled.answer.finish_reason == events_pb2.FINISH_REASON_FAILED
+        assert (await _turns(other))[1] == (settled.answer.text, events_pb2.FINISH_REASON_FAILED)

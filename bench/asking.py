@@ -14,6 +14,8 @@ from meshkit.channel import open_channel, peer_errors
 from meshkit.identity import Identity
 from ragmesh.gateway.v1 import answers_pb2, answers_pb2_grpc, events_pb2
 
+# Quality is judged, not speed: on busy cores, too, no stage is left out for want of time.
+_PATIENT = {"RAGMESH_GENERATOR_ENCODER_TIMEOUT_S": "60", "RAGMESH_RETRIEVER_EMBED_TIMEOUT_S": "60"}
 NAMES = ("embedder", "generator", "retriever", "ingest", "gateway")
 _TIMEOUT_S = 300.0
 
@@ -85,7 +87,7 @@ def _read(question: str, answer: events_pb2.Answer, hits: Sequence[tuple[str, fl
 async def open_asking(folder: Path, variables: Mapping[str, str] | None = None) -> AsyncIterator[Asking]:
     """The mesh without its edge, with its data and logs in the folder; raises StartError."""
     asker = Identity(TENANT.tenant, TENANT.subject, TENANT.scopes | {"ask"})
-    async with open_served(folder, variables, NAMES) as served:
+    async with open_served(folder, {**_PATIENT, **(variables or {})}, NAMES) as served:
         address = services.address("gateway", served.ports)
         async with open_channel(address, identity=asker) as channel:
             yield Asking(served, answers_pb2_grpc.AnswerServiceStub(channel))

@@ -109,9 +109,10 @@ async def _by_model(course: Course) -> Plan | None:
 
 
 def _otherwise(course: Course) -> Plan:
-    """Search; in the other collections too, where the question names some and nobody can choose among them."""
-    if "search" in own_tools(course) and calls_left(course) > 0 and not course.exchanges:
-        return Plan(Action.SEVERAL, calls=(_call("search", {"query": course.question.text}),))
+    """Search; in the other collections and the web too, where the question names them and nobody can choose."""
+    named = [name for name in ("search", "web_search") if name in own_tools(course)]
+    if named and calls_left(course) > 0 and not course.exchanges:
+        return Plan(Action.SEVERAL, calls=tuple(_call(name, {"query": course.question.text}) for name in named))
     return Plan()
 
 

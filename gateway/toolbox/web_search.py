@@ -8,6 +8,7 @@ from gateway.toolbox.collection_search import Cite, numbered
 from gateway.tools import Tool
 from gateway.web import Page, Web
 
+# What such services take.
 _MAX_QUERY_CHARS = 400
 
 
@@ -19,7 +20,7 @@ class WebSearch:
         "Searches the web, for what the asker's own documents cannot hold: news, prices, the world outside.",
         {
             "type": "object",
-            "properties": {"query": {"type": "string", "minLength": 1, "maxLength": _MAX_QUERY_CHARS}},
+            "properties": {"query": {"type": "string", "minLength": 1}},
             "required": ["query"],
         },
     )
@@ -31,7 +32,7 @@ class WebSearch:
 
     async def call(self, arguments: Mapping[str, Any]) -> str:
         """The numbers of the passages found; raises MeshError TOOL_FAILED."""
-        pages = await self._web.search(arguments["query"], self._top_k)
+        pages = await self._web.search(arguments["query"][:_MAX_QUERY_CHARS], self._top_k)
         return numbered(self._cite([_hit(page) for page in pages]))
 
 

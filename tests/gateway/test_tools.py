@@ -12,7 +12,7 @@ from ragmesh.generator.v1 import generator_pb2
 from tests.gateway.calling import ask, heard, once, reason
 from tests.gateway.conftest import Gateway, open_gateway
 from tests.gateway.conversation import INTERRUPT, Conversation, asking, saying
-from tests.gateway.peer_doubles import Peers, Script
+from tests.gateway.peer_doubles import EXTRACTIVE, Peers, Script
 from tests.gateway.web_upstream import Upstream
 
 PLANNER = generator_pb2.ModelInfo(
@@ -84,12 +84,13 @@ async def test_other_collections_are_searched(gateway: Gateway) -> None:
     assert len(found.hits) > 1
 
 
-async def test_pages_of_the_web_are_cited_by_their_address(redis_url: str, peers: Peers) -> None:
+@pytest.mark.parametrize("models", [[PLANNER], [EXTRACTIVE]])
+async def test_pages_of_the_web_are_cited_by_their_address(redis_url: str, peers: Peers, models: list[Any]) -> None:
     """Where the question names the tool and there is a key; such an answer is never given again."""
     upstream = Upstream()
     page = {"url": "https://example.com/leave", "title": "Leave", "content": "Leave is 30 days now.", "score": 0.9}
     upstream.body = json.dumps({"results": [page]}).encode()
-    peers.generator.models = [PLANNER]
+    peers.generator.models = models
     peers.generator.forms = [planned(("web_search", {"query": "leave"}))] * 2
     peers.generator.script = Script(tokens=["Leave is 30 days now. [1]"])
     plan = answers_pb2.PlanOptions(server_tools=["web_search"])

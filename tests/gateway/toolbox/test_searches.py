@@ -73,7 +73,8 @@ async def test_search_of_a_collection_that_is_not_there_fails() -> None:
 async def test_page_of_the_web_is_a_passage_with_its_address() -> None:
     """It can be cited, by title and address; it is a chunk of no document of ours."""
     cited = Cited()
-    assert await WebSearch(OnePage(), 3, cited).call({"query": "leave"}) == "Found passages [3]."
+    assert await WebSearch(OnePage(), 3, cited).call({"query": "x" * 1000}) == "Found passages [3]."
     chunk = cited.hits[0].chunk
+    assert chunk.text == f"About {'x' * 400}: fünf."
     assert (chunk.name, chunk.document, chunk.title, chunk.uri) == ("", "", "A", "https://example.com/a")
     assert chunk.source.end == len(chunk.text.encode())

@@ -19,7 +19,7 @@ from gateway.generation import Generator, Model, Prompt
 from gateway.keeping import Keeping
 from gateway.models import Models
 from gateway.plans import Plan, PlanLimits
-from gateway.remembering import Bound, newest, remember
+from gateway.remembering import Bound, remember
 from gateway.repeating import answer_id, check_same, repeat, session_id
 from gateway.retrieval import Degradation, Found, Hit, Retriever
 from gateway.sessions import Session, SessionStore, Turn
@@ -268,15 +268,14 @@ class Course:
         return answer if answer and answer.finish_reason not in _BROKEN else None
 
     def _recall(self, session: Session | None) -> None:
-        """Take from the conversation what the model has room for: a quarter of its context at most."""
+        """Take from the session what the model has room for: a quarter of its context at most."""
+        if session is None:
+            return
         limits, context = self.ports.limits, self.model.max_model_tokens
         tokens = limits.planning.history_tokens
         bound = Bound(limits.history_turns, min(tokens, context // 4) if context else tokens)
-        if session:
-            memory = remember(session, bound)
-            self.history, self.summary, self._older = memory.history, memory.summary, memory.older
-        else:
-            self.history = newest(self.history, bound)
+        memory = remember(session, bound)
+        self.history, self.summary, self._older = memory.history, memory.summary, memory.older
 
     def _summarise(self) -> None:
         """Have the turns that the model was not shown summarised, once the answer is given."""

@@ -219,6 +219,7 @@ async def test_failure_before_the_first_token_is_a_status(gateway: Gateway) -> N
 
 USER = {"role": "user", "content": "x"}
 PICTURE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://example.com"}}]}
+CLOCK = {"type": "function", "function": {"name": "clock"}}
 BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"model": "nowhere"}, "COLLECTION_NOT_FOUND", "model"),
     ({"model": "handbook/gpt-9"}, "MODEL_NOT_FOUND", "model"),
@@ -244,6 +245,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"response_format": {"type": "json_schema"}}, "INVALID_BODY", "response_format.json_schema"),
     ({"response_format": {"type": "json_object"}}, "UNSUPPORTED_BY_ENGINE", "response_format"),
     ({"cache": "never"}, "INVALID_BODY", "cache"),
+    ({"tools": [CLOCK], "tool_choice": "required"}, "UNSUPPORTED_BY_ENGINE", "tool_choice"),
 ]
 
 

@@ -55,8 +55,11 @@ class Gathering:
                     yield delta
             await reading
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            if not reading.done():
+                reading.cancel()
+                await asyncio.wait({reading})
+            # Looked at, so that nobody is told of a failure that came when the reader had left.
+            _ = reading.cancelled() or reading.exception()
 
     async def _read(self, deltas: AsyncGenerator[Delta, None], arrived: "_Arrived") -> None:
         with arrived.coming():

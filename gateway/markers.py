@@ -31,8 +31,15 @@ def in_code(text: str, place: int) -> bool:
     """Whether Markdown takes the place for code, as far as what stands before it says."""
     if "`" not in text and "~~~" not in text:
         return False
-    line = text[text.rfind("\n", 0, place) + 1 : place]
-    return in_fence(text, place) or len(_TICKS.findall(FENCE.sub("", line))) % 2 == 1
+    return in_fence(text, place) or _in_span(text[text.rfind("\n", 0, place) + 1 : place])
+
+
+def _in_span(line: str) -> bool:
+    """Whether a code span is open at the end of the line: so many ticks open it, as many close it."""
+    opened = ""
+    for ticks in _TICKS.findall(FENCE.sub("", line)):
+        opened = "" if ticks == opened else opened or ticks
+    return bool(opened)
 
 
 def in_fence(text: str, place: int) -> bool:

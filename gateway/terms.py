@@ -68,6 +68,8 @@ def _stem(word: str) -> str:
     """Harman's S stemmer, then endings where enough of the word is left."""
     if word[0].isdigit():
         return word.replace(",", "")
+    if word in _NUMBER_WORDS:
+        return _NUMBER_WORDS[word]
     if word.endswith("ies") and len(word) > _LONG:
         word = word[:-3] + "y"
     elif word.endswith("s") and len(word) >= _LONG and word[-2] not in "sui":
@@ -78,4 +80,4 @@ def _stem(word: str) -> str:
             break
     if word.endswith("e") and len(word) > _LONG:
         word = word[:-1]
-    return _NUMBER_WORDS.get(word, word)
+    return word

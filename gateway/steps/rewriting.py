@@ -52,10 +52,14 @@ def need(course: Course) -> Need:
 
 
 def quickly(course: Course, need: Need) -> tuple[str, ...]:
-    """By rules: a follow-up with the words of the question before it, a text of several questions in these."""
+    """By rules: a follow-up with the words of the question that it goes on, a text of several questions in these."""
     text = course.question.text
     parts = rules.parts(text) if need.compound else ()
-    whole = rules.joined(course.history[-1].question, text) if need.follows_up and rules.follows_up(text) else text
+    before = [turn.question for turn in course.history if not rules.courtesy(turn.question)]
+    whole = text
+    if before and need.follows_up and rules.follows_up(text):
+        alone = (question for question in reversed(before) if not rules.follows_up(question))
+        whole = rules.joined(next(alone, before[-1]), text)
     return (whole, *parts[: _MAX_QUERIES - 1]) if len(parts) > 1 else (whole,)
 
 

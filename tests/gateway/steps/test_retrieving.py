@@ -70,6 +70,14 @@ async def test_follow_up_is_joined_where_there_is_no_language_model() -> None:
     assert step.told.details("rewrite") == [{"queries": [JOINED]}]
 
 
+async def test_follow_up_of_a_follow_up_goes_on_what_both_are_about() -> None:
+    """The last question that stands alone has the words that are missing; thanks have none."""
+    between = (Exchange("And in Germany?", "Seven."), Exchange("Thanks!", "You are welcome."))
+    step = Step(EXTRACTIVE, text="What about fathers?", history=(*BEFORE, *between))
+    await step.take()
+    assert step.queries == ["How long is parental leave What about fathers?"]
+
+
 async def test_rewritten_question_wins_and_the_quick_search_is_cancelled() -> None:
     """The model's question is searched for, and what rules made of it no longer."""
     step = Step()

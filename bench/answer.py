@@ -44,7 +44,7 @@ from deploy.local import services
 
 SHORT, FAST, BUSY = 64, Pace(0.05, 0.02), Pace(0.05, 0.08)
 """The tokens of a short answer; the model's pace with few streams, and that of one that writes hundreds."""
-OPEN = {32: 4.0, 128: 6.0, 500: 12.0}
+OPEN = {32: 4.0, 128: 6.0, 500: 20.0}
 """Seconds that an answer takes by the model's pace, for each number of streams that are kept open."""
 COUNTS = {1: 5, 32: 64, 128: 128, 500: 500}
 """Questions for each number of callers."""
@@ -54,7 +54,7 @@ ENGINE = {
     "RAGMESH_GENERATOR_MAX_RUNNING": str(_MANY),
     "RAGMESH_GENERATOR_MAX_WAITING": str(_MANY),
     "RAGMESH_GENERATOR_UPSTREAM_MAX_CONNECTIONS": str(_MANY),
-    "RAGMESH_GENERATOR_GATHER_MAX_S": "0.25",
+    "RAGMESH_GENERATOR_GATHER_MAX_S": "0.5",
     "RAGMESH_RETRIEVER_MAX_CONCURRENT_RPCS": str(_MANY),
 }
 """What is not as by default: that so much is taken on at once, and how long tokens gather among hundreds of streams."""

@@ -98,17 +98,22 @@ async def _one_after_the_other(ask: Ask, left: Iterator[str], caller: int, load:
 class Arrivals:
     """Questions that come at random, as many as keep `streams` open where each answer takes `answer_s` seconds.
 
-    They come for `answer_s` until so many are open, and as long again, which is what counts.
+    They come for `answer_s` until so many are open, and half as long again, which is what counts.
     """
 
     streams: int
     answer_s: float
 
+    @property
+    def ends_s(self) -> float:
+        """When no more come."""
+        return 1.5 * self.answer_s
+
     def times_s(self) -> list[float]:
         """When they come, a Poisson process, the same each time."""
         random_ = random.Random(_SEED)  # noqa: S311 - no secret
         times_s, now_s = list[float](), 0.0
-        while (now_s := now_s + random_.expovariate(self.streams / self.answer_s)) < 2 * self.answer_s:
+        while (now_s := now_s + random_.expovariate(self.streams / self.answer_s)) < self.ends_s:
             times_s.append(now_s)
         return times_s
 
@@ -119,7 +124,7 @@ async def arriving(ask: Ask, questions: Iterator[str], arrivals: Arrivals, grace
     times_s = arrivals.times_s()
     load.counted = slice(sum(time_s < arrivals.answer_s for time_s in times_s), None)
     began_s = time.perf_counter()
-    ends_s = began_s + 3 * arrivals.answer_s + grace_s
+    ends_s = began_s + arrivals.ends_s + arrivals.answer_s + grace_s
     async with asyncio.TaskGroup() as group:
         for caller, (time_s, question) in enumerate(zip(times_s, questions, strict=False)):
             await asyncio.sleep(began_s + time_s - time.perf_counter())

@@ -73,8 +73,8 @@ def test_arrivals_keep_so_many_open() -> None:
     arrivals = Arrivals(streams=500, answer_s=12.0)
     times_s = arrivals.times_s()
     assert times_s == sorted(times_s) == arrivals.times_s()
-    assert len(times_s) == pytest.approx(1000, rel=0.1)
-    assert 0 < times_s[0] < times_s[-1] < 24
+    assert len(times_s) == pytest.approx(750, rel=0.1)
+    assert 0 < times_s[0] < times_s[-1] < arrivals.ends_s == 18.0
 
 
 async def test_questions_arrive_whatever_goes_on() -> None:

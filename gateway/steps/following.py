@@ -1,25 +1,17 @@
 """The step that tells what another caller's equal question is being told, so that it is answered once."""
 
 from gateway.answers import Answer, Citation
-from gateway.course import Course, State, Step
+from gateway.course import Course, State
 from gateway.events import Event, Heartbeat, Started, Token
 from gateway.relaying import Relay, Underway
-from meshkit.errors import MeshError
 
 
-async def follow(leader: Underway, alone: Step, course: Course) -> State:
-    """Tell what the leader tells, to its end; go the way `alone` where it fails before it said anything.
-
-    Its caller may have less time, for instance.
-    """
+async def follow(leader: Underway, course: Course) -> State:
+    """Tell what the leader tells, to its end; raises what it raises."""
     try:
         async with Relay(leader) as relay:
             async for numbered in relay:
                 await _tell(course, numbered.event)
-    except MeshError:
-        if course.text:
-            raise
-        return await alone(course)
     finally:
         course.plan, course.prompt = leader.course.plan, leader.course.prompt
     return State.END

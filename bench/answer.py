@@ -17,6 +17,7 @@ from __future__ import annotations
 import resource
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -129,8 +130,8 @@ class Questions:
 
 
 def _figures(load: Load, kind: str, streams: int, cpu_ms: Mapping[str, float]) -> dict[str, Reading]:
-    for error in sorted({heard.error for heard in load.heard if heard.error}):
-        print(f"  {kind}{streams}: {error}", flush=True)
+    for error, count in Counter(heard.error for heard in load.heard if heard.error).items():
+        print(f"{kind}{streams}: {count} times {error}", flush=True)
     whole = {f"{kind}cpu_ms_{streams}": Reading(sum(cpu_ms.values()), "ms")}
     return {**load.readings(kind, streams), **whole}
 

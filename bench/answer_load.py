@@ -142,7 +142,7 @@ async def _hear(ask: Ask, question: str, caller: int, load: Load, timeout_s: flo
         async with asyncio.timeout(timeout_s):
             await ask(question, caller, heard)
     except Exception as error:  # noqa: BLE001 - each client raises its own; what went wrong is told
-        heard.error = f"{type(error).__name__}: {error}"[:200]
+        heard.error = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     heard.end()
 
 

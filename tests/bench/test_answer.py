@@ -56,7 +56,7 @@ async def test_failures_are_counted_and_leave_the_latencies() -> None:
         await Asked(frozenset({"question 0"}))(question, 0, heard)
 
     load = await closed(ask, numbered(), callers=2, count=4, timeout_s=0.05)
-    assert sorted(heard.error for heard in load.heard if heard.error) == ["ConnectionError: gone", "TimeoutError: "]
+    assert sorted(heard.error for heard in load.heard if heard.error) == ["ConnectionError: gone", "TimeoutError:"]
     readings = load.readings("closed_", 2)
     assert readings["closed_errors_2"].value == 2
     assert readings["closed_total_p99_s_2"].value < 0.05

@@ -35,13 +35,13 @@ from ragmesh.gateway.v1 import events_pb2, sessions_pb2
 from ragmesh_client import Client, Final, NotFoundError, RagmeshError, Started, Token
 
 VICTIMS = ("gateway", "generator", "retriever", "redis")
-CALLERS, TURNS = 4, 5
+CALLERS, TURNS = 8, 5
 """Conversations at once, and the questions of each."""
 COLLECTION = "handbook"
 _PAGE = "# Leave\n\nEvery employee has thirty days of paid leave a year. Parents may take six months of unpaid leave.\n"
 _TIMEOUT_S = 60.0
 _LINGER_S = 20.0
-_PACE = Pace(first_s=0.05, gap_s=0.03)
+_PACE = Pace(first_s=0.02, gap_s=0.02)
 _REASONS = {name.removeprefix("ERROR_REASON_") for name in error_reason_pb2.ErrorReason.keys()}  # noqa: SIM118 - an enum of protobuf, which has no other way
 _LIMITS = ("ASK_BURST", "ASK_PER_SECOND", "OTHER_BURST", "OTHER_PER_SECOND")
 
@@ -101,14 +101,17 @@ class Fire:
             while self.unwell:  # noqa: ASYNC110 - looked at now and then, by one
                 await asyncio.sleep(0.1)
 
-    async def out(self, client: Client) -> None:
-        """Until questions are answered again: who is told that the mesh is away comes back when it is not."""
+    async def out(self, client: Client, session: str) -> None:
+        """Until questions are answered again: who is told that the mesh is away comes back when it is not.
+
+        In a conversation, so that no cache answers, and of something that the model has to write.
+        """
         self.unwell += 1
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 while True:
                     try:
-                        await client.ask_once("Hello!", COLLECTION)
+                        await client.ask_once("How long is parents' leave?", COLLECTION, session=session)
                         return
                     except RagmeshError:
                         await asyncio.sleep(0.3)
@@ -136,7 +139,7 @@ class Talk:
                     await self._ask(client, asked)
                 except RagmeshError as error:
                     asked.error = error
-                    await self._fire.out(client)
+                    await self._fire.out(client, f"{self.session}-out")
 
     async def _ask(self, client: Client, asked: Asked) -> None:
         breaks_at = self._chance.randint(8, 40) if self._chance.random() < 0.25 else 0  # noqa: PLR2004 - one in four

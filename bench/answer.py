@@ -69,6 +69,7 @@ _FIGURES = {
     **{f"ttft_{share}_s": f"first token {share}, s" for share in ("p50", "p95", "p99")},
     **{f"total_{share}_s": f"whole answer {share}, s" for share in ("p50", "p95", "p99")},
     "errors": "errors",
+    "degraded": "answers that something was left out of",
     "open": "open at once",
     "answers_per_s": "answers/s",
     "cpu_ms": "CPU, ms an answer",

@@ -24,6 +24,8 @@ class Heard:
     first_s: float = 0.0
     ended_s: float = 0.0
     error: str = ""
+    degraded: bool = False
+    """Whether the answer says that something was left out."""
 
     def token(self) -> None:
         """A piece of the text has come."""
@@ -72,6 +74,7 @@ class Load:
             if seconds
         }
         readings["errors"] = Reading(len(self.heard) - self.answered, "answers")
+        readings["degraded"] = Reading(sum(heard.degraded for heard in good), "answers")
         readings["open"] = Reading(self.open_streams, "answers")
         readings["answers_per_s"] = Reading(self.answered / self.wall_s, "answers/s")
         return {f"{kind}{name}_{streams}": reading for name, reading in readings.items()}

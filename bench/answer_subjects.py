@@ -69,6 +69,7 @@ class RagmeshCallers:
                     final = response.event.final
         if final is None:
             raise RuntimeError("the stream has no final event")
+        heard.degraded = bool(final.degradations)
         return final
 
 

@@ -65,7 +65,7 @@ async def test_failures_are_counted_and_leave_the_latencies() -> None:
 def test_a_load_without_answers_has_no_latencies() -> None:
     """It still says how many errors there were."""
     load = Load([Heard(error="gone", ended_s=1.0)], wall_s=1.0)
-    assert set(load.readings("", 1)) == {"errors_1", "open_1", "answers_per_s_1"}
+    assert set(load.readings("", 1)) == {"errors_1", "degraded_1", "open_1", "answers_per_s_1"}
 
 
 def test_arrivals_keep_so_many_open() -> None:

@@ -17,7 +17,7 @@ from deploy.local.envoy import REPOSITORY
 from deploy.local.mesh import Mesh
 from tests.mesh.conftest import COLLECTION
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 QUESTION = "How many days of paid leave does an employee have?"
 FOLDER = REPOSITORY / "tests" / "callers"
 PYTHON, OTHERS_PYTHON = sys.executable, str(REPOSITORY / "build" / "callers" / "bin" / "python")
@@ -52,7 +52,7 @@ async def _run(mesh: Mesh, *command: str) -> str:
         *command, cwd=FOLDER, env=os.environ | access, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     try:
-        out, err = await asyncio.wait_for(process.communicate(), 60)
+        out, err = await asyncio.wait_for(process.communicate(), 150)
     except TimeoutError:
         process.kill()
         await process.wait()

@@ -52,4 +52,4 @@ class Answering:
 
 
 def _following(leader: Underway) -> Mapping[State, Step]:
-    return {**STEPS, State.CACHE: partial(follow, leader)}
+    return {**STEPS, State.CACHE: partial(follow, leader, STEPS[State.CACHE])}

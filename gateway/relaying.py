@@ -56,7 +56,7 @@ class Underway:
         self.grown = asyncio.Event()
         self.room = asyncio.Event()
         self._numbering = Numbering()
-        self._stopping = False
+        self.stopping = False
         self._left = left or Underway.close
         self._at_end = at_end
         self._loop = asyncio.get_running_loop()
@@ -71,14 +71,14 @@ class Underway:
 
     def stop(self, why: MeshError | None = None) -> None:
         """End the answer where it is, with the answer so far or with an error; once is enough."""
-        if not self._stopping and not self.ended:
-            self._stopping = True
+        if not self.stopping and not self.ended:
+            self.stopping = True
             self.failure = why
             self._task.cancel()
 
     async def close(self) -> None:
         """End the answer where it is, and return when it is kept."""
-        self._stopping = True
+        self.stopping = True
         self._task.cancel()
         await asyncio.wait({self._task}, timeout=self.pace.leave_timeout_s)
 

@@ -87,9 +87,9 @@ class AnswersUnderway:
     def _leader(self, key: str) -> Underway | None:
         """The answer to follow: one with much less time than this caller has would be cut short for both."""
         leader = self._leaders.get(key)
-        if leader and leader.course.budget.left_s() < _FAIR_SHARE * Budget.current().left_s():
+        if leader is None or leader.stopping:
             return None
-        return leader
+        return leader if leader.course.budget.left_s() >= _FAIR_SHARE * Budget.current().left_s() else None
 
     async def _left(self, underway: Underway) -> None:
         """The last reader has gone before the end."""

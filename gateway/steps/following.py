@@ -1,13 +1,18 @@
 """The step that tells what another caller's equal question is being told, so that it is answered once."""
 
 from gateway.answers import Answer, Citation
-from gateway.course import Course, State
+from gateway.course import Course, State, Step
 from gateway.events import Event, Heartbeat, Started, Token
 from gateway.relaying import Relay, Underway
 
 
-async def follow(leader: Underway, course: Course) -> State:
-    """Tell what the leader tells, to its end; raises what it raises."""
+async def follow(leader: Underway, alone: Step, course: Course) -> State:
+    """Tell what the leader tells, to its end; raises what it raises.
+
+    Goes the way `alone` where the leader's last reader left before this one came.
+    """
+    if leader.stopping:
+        return await alone(course)
     try:
         async with Relay(leader) as relay:
             async for numbered in relay:

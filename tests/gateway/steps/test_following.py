@@ -16,10 +16,14 @@ from tests.gateway.in_memory import Told, World
 PACE = Pace(heartbeat_s=0.01, hold_s=1.0, buffer_events=64, leave_timeout_s=2.0)
 
 
+async def _alone(_course: Course) -> State:
+    return State.PLAN
+
+
 async def _follow(world: World, told: Told) -> tuple[State, Course, Underway]:
     leader, course = Underway(world.begin(), PACE), World().under_way(told)
     async with asyncio.timeout(5):
-        return await follow(leader, course), course, leader
+        return await follow(leader, _alone, course), course, leader
 
 
 async def test_follower_tells_what_the_leader_tells() -> None:
@@ -58,3 +62,11 @@ async def test_leader_that_fails_in_mid_answer_fails_both() -> None:
     with pytest.raises(MeshError, match="ENGINE_UNAVAILABLE"):
         await _follow(world, told)
     assert [event.text for event in told.events if isinstance(event, Token)] == ["25 days of leave. ", "Or so"]
+
+
+async def test_leader_that_was_left_is_not_followed() -> None:
+    """Whose last reader left a moment ago is being cut short: the follower goes the whole way itself."""
+    told, leader = Told(), Underway(World().begin(), PACE)
+    await leader.close()
+    assert await follow(leader, _alone, World().under_way(told)) is State.PLAN
+    assert told.events == []

@@ -19,6 +19,10 @@ _SILENCE = b": heartbeat\n\n"
 _FINISH_REASONS = {FinishReason.LENGTH: "length", FinishReason.TOOL_CALL: "tool_calls"}
 _NOTHING: Mapping[str, Any] = {}
 _REFUSAL = "Nothing in the collection supports an answer."
+_REFUSALS = {
+    Abstention.CONFLICTING_SOURCES: "The sources contradict each other.",
+    Abstention.OUT_OF_TIME: "The time allowed did not suffice.",
+}
 
 
 class ChatStream:
@@ -146,7 +150,7 @@ def _annotation(citation: Citation, text: bytes) -> dict[str, Any]:
 def _refusal(answer: Answer) -> dict[str, Any]:
     if answer.abstention is Abstention.NONE:
         return {}
-    return {"refusal": _REFUSAL, "abstention": answer.abstention.name}
+    return {"refusal": _REFUSALS.get(answer.abstention, _REFUSAL), "abstention": answer.abstention.name}
 
 
 def _beside(answer: Answer) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from deploy.local.mesh import Mesh, open_mesh
 from deploy.local.settings import LocalSettings, Ports
 from ragmesh.common.v1 import error_reason_pb2
 from ragmesh.gateway.v1 import events_pb2, sessions_pb2
-from ragmesh_client import Client, Final, NotFoundError, RagmeshError, Started, Token
+from ragmesh_client import Client, Failed, Final, NotFoundError, RagmeshError, Started, Token
 
 VICTIMS = ("gateway", "generator", "retriever", "redis")
 CALLERS, TURNS = 8, 5
@@ -137,8 +137,8 @@ class Talk:
                 self.asked.append(asked)
                 try:
                     await self._ask(client, asked)
-                except RagmeshError as error:
-                    asked.error = error
+                except (RagmeshError, TimeoutError) as error:
+                    asked.error = error if isinstance(error, RagmeshError) else None
                     await self._fire.out(client, f"{self.session}-out")
 
     async def _ask(self, client: Client, asked: Asked) -> None:
@@ -147,7 +147,7 @@ class Talk:
         async with aclosing(events):
             async for event in events:
                 _hear(asked, event)
-                if asked.answer and len(asked.sequences) == breaks_at and not asked.final:
+                if asked.answer and len(asked.sequences) == breaks_at and not isinstance(event, Failed | Final):
                     asked.broken = True
                     break
         if asked.broken:

@@ -95,6 +95,8 @@ class Resuming:
                 told = numbered.sequence
             if record and record.ended:
                 _check(after, len(record.events))
+                if isinstance(last := record.events[-1].event, Failed):
+                    raise last.error
                 return
             # Asked before the journal is read once more: what is written last may have come just before the end.
             if not (record and await self.journal.lives(record.opening.producer)):

@@ -139,14 +139,17 @@ async def test_lingering_answer_is_kept_when_the_gateway_stops(redis_url: str, p
     assert rest[-1].final.finish_reason == events_pb2.FINISH_REASON_INTERRUPTED
 
 
-async def test_failure_is_told_again_and_raised(gateway: Gateway) -> None:
-    """An answer that broke ends with the same error for those who come later."""
+async def test_failure_is_told_again_and_raised(gateway: Gateway, redis_url: str) -> None:
+    """An answer that broke ends with the same error for those who come later, and on other replicas."""
     died = Unavailable("ENGINE_UNAVAILABLE", "the engine died")
     gateway.peers.generator.script = Script(tokens=["25 days. ", "Or so."], error=died)
     events, _ = await _broken(gateway.answers.Ask(ask()))
     again, error = await _broken(_resume(gateway, events[0].started.answer))
     assert again == events
     assert reason(error) == "ENGINE_UNAVAILABLE"
+    async with open_gateway(redis_url, gateway.peers) as other:
+        nothing, error = await _broken(_resume(other, events[0].started.answer, len(events)))
+    assert (nothing, reason(error)) == ([], "ENGINE_UNAVAILABLE")
 
 
 async def test_nobody_else_takes_an_answer_up(gateway: Gateway) -> None:

@@ -169,7 +169,7 @@ def plot(rows: Sequence[Row]) -> str:
     for row in rows:
         name, _, kind = row.subject.partition(", ")
         if row.metric != "abstains wrongly" and not (kind and row.metric != "abstention ROC area"):
-            groups.setdefault(f"{row.metric}{', ' if kind else ''}{kind}", {})[name] = row.value
+            groups.setdefault(f"ROC area, {kind}" if kind else row.metric, {})[name] = row.value
     return bars(Bars("answers", groups))
 
 

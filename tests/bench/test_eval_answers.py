@@ -67,7 +67,7 @@ def test_figures_are_shown_by_set() -> None:
     *_, answered, unanswerable = table(rows).splitlines()
     assert answered == "| s | 2 | 0.500 | 0.200 | 1.000 | 0.500 | 0.500 |  |  |  |"
     assert unanswerable == "| s, no answer | 1 |  |  |  |  |  | 1.000 | 1.000 | 1.000 |"
-    assert "abstention ROC area, no answer" in plot(rows)
+    assert "ROC area, no answer" in plot(rows)
 
 
 def test_answers_and_unanswerable_questions_are_read(tmp_path: Path) -> None:

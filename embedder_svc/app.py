@@ -23,7 +23,7 @@ from ragmesh.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 SERVICE = embedder_pb2.DESCRIPTOR.services_by_name["EmbedderService"].full_name
 
 # A batch whose arithmetic takes a query's caller some tenths of a second on a CPU, and one that fills a GPU.
-_CPU_BATCH_TOKENS = 2048
+_CPU_BATCH_TOKENS = 1024
 _GPU_BATCH_TOKENS = 65536
 
 

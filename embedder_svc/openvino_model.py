@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
@@ -26,7 +27,7 @@ _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 # OpenVINO prepares itself for each shape that it meets: with lengths in such steps it meets few, and keeps what it
 # prepared for the last of them. Each of those takes a megabyte or two.
 _LENGTH_STEP = 8
-_PREPARED = "128"
+_PREPARED = "64"
 
 
 class OpenVinoModel:
@@ -97,11 +98,24 @@ def _request(graph: Path, options: LoadOptions) -> openvino.InferRequest:
         "ENABLE_CPU_PINNING": False,
         "CPU_RUNTIME_CACHE_CAPACITY": _PREPARED,
     }
-    if options.dtype == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    halves = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if options.dtype == "bfloat16" and not halves:
         raise LoadError("the CPU does not compute in bfloat16")
     if precision := _PRECISIONS.get(options.dtype):
         properties["INFERENCE_PRECISION_HINT"] = precision
-    return core.compile_model(core.read_model(graph), "CPU", properties).create_infer_request()
+    model = core.read_model(graph)
+    if halves and options.dtype != "float32":
+        model = _halved(core, model)
+    return core.compile_model(model, "CPU", properties).create_infer_request()
+
+
+def _halved(core: openvino.Core, model: openvino.Model) -> openvino.Model:
+    """The model with weights of 16 bits, so that none of 32 stay in memory beside those that it computes with."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "model.xml")
+        openvino.save_model(model, path, compress_to_fp16=True)
+        # What it reads is mapped, and outlives the file.
+        return core.read_model(path)
 
 
 @contextmanager

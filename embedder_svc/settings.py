@@ -109,7 +109,7 @@ class Settings(ServerSettings):
     )
 
     max_batch_tokens: NonNegativeInt = Field(
-        0, description="Tokens of a batch, padding counted; 0 for 2048 on a CPU and 65536 on a GPU."
+        0, description="Tokens of a batch, padding counted; 0 for 1024 on a CPU and 65536 on a GPU."
     )
     max_padding_tokens: NonNegativeInt = Field(
         0, description="Tokens of a batch that may be padding; 0 for a sixteenth of those of the batch."

@@ -161,7 +161,11 @@ async def _open_core(settings: Settings, stores: _Stores, stack: AsyncExitStack)
     embedder = await stack.enter_async_context(open_channel(settings.embedder_target, settings.channel))
     retriever = await stack.enter_async_context(open_channel(settings.retriever_target, settings.channel))
     parsing = ParserLimits(
-        settings.parser_timeout_s, settings.parser_max_memory_bytes, settings.max_text_bytes, settings.ocr_languages
+        timeout_s=settings.parser_timeout_s,
+        max_memory_bytes=settings.parser_max_memory_bytes,
+        max_text_bytes=settings.max_text_bytes,
+        ocr_languages=settings.ocr_languages,
+        max_idle_bytes=settings.parser_idle_memory_bytes,
     )
     parser = await stack.enter_async_context(open_parser_processes(settings.parser_processes, parsing))
     encoder, index = EmbedderPeer(embedder), RetrieverPeer(retriever)

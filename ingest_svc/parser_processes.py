@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -29,12 +30,16 @@ _KILLED = (-signal.SIGKILL, -signal.SIGTERM)
 
 @dataclass(frozen=True, slots=True)
 class ParserLimits:
-    """Bounds of one document's parsing, and of the text that comes of it; the languages that tesseract looks for."""
+    """Bounds of one document's parsing, and of the text that comes of it; the languages that tesseract looks for.
+
+    `max_idle_bytes`: what a process may hold in memory from one document to the next.
+    """
 
     timeout_s: float
     max_memory_bytes: int
     max_text_bytes: int
     ocr_languages: str = "eng"
+    max_idle_bytes: int = 160 * 1024 * 1024
 
     @property
     def max_answer_bytes(self) -> int:
@@ -83,7 +88,7 @@ class ParserProcesses:
             if process is None or process.returncode is not None:
                 process = await self._started()
             answer = await self._answered(process, request)
-            kept = process
+            kept = process if _held_bytes(process) <= self._limits.max_idle_bytes else None
         finally:
             try:
                 if process is not None and kept is None:
@@ -155,6 +160,15 @@ def _pipes(process: Process) -> tuple[asyncio.StreamWriter, asyncio.StreamReader
     if process.stdin is None or process.stdout is None:
         raise ValueError("the process was started without pipes")
     return process.stdin, process.stdout
+
+
+def _held_bytes(process: Process) -> int:
+    """The bytes of memory that the process holds; 0 where it has gone."""
+    try:
+        resident = Path(f"/proc/{process.pid}/statm").read_text().split()[1]
+    except (OSError, IndexError):
+        return 0
+    return int(resident) * resource.getpagesize()
 
 
 async def _killed(process: Process) -> None:

@@ -200,7 +200,11 @@ async def open_source(uri: str, settings: Settings) -> Source:
 async def _open_tools(plan: Plan, model: str) -> AsyncIterator[_Tools]:
     settings = plan.settings
     parsing = ParserLimits(
-        settings.parser_timeout_s, settings.parser_max_memory_bytes, settings.max_text_bytes, settings.ocr_languages
+        timeout_s=settings.parser_timeout_s,
+        max_memory_bytes=settings.parser_max_memory_bytes,
+        max_text_bytes=settings.max_text_bytes,
+        ocr_languages=settings.ocr_languages,
+        max_idle_bytes=settings.parser_idle_memory_bytes,
     )
     batches = BatchLimits(settings.max_batch_tokens, settings.max_batch_chunks, settings.encoder_stream_s)
     bounds = PipelineLimits(

@@ -69,7 +69,7 @@ class Settings(ServerSettings):
     watch_buffer: PositiveInt = Field(256, description="Progress messages that wait for a slow watcher.")
 
     document_workers: PositiveInt = Field(
-        3,
+        2,
         description="Documents of jobs read at once, and as many uploads.",
     )
     vector_workers: PositiveInt = Field(
@@ -114,10 +114,15 @@ class Settings(ServerSettings):
         30.0, description="Seconds that a call waits for the work on a document or collection to stop."
     )
 
-    parser_processes: PositiveInt = Field(4, description="Documents parsed at once, uploads among them.")
+    parser_processes: PositiveInt = Field(
+        3, description="Documents parsed at once: more than jobs read at once, so that uploads find one free."
+    )
     parser_timeout_s: PositiveFloat = Field(60.0, description="Seconds that parsing a document may take.")
     parser_max_memory_bytes: PositiveInt = Field(
         1024 * _MIB, description="Bytes of address space of a parser's process."
+    )
+    parser_idle_memory_bytes: PositiveInt = Field(
+        160 * _MIB, description="Bytes that a parser's process may hold between two documents; one of more is replaced."
     )
     ocr_languages: str = Field(
         "eng",

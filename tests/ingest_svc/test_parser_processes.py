@@ -4,6 +4,7 @@ import asyncio
 import json
 import zipfile
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import docx
@@ -80,6 +81,17 @@ async def test_who_leaves_frees_the_process(tmp_path: Path) -> None:
                 await parser.parse(slow, "slow.html")
         async with asyncio.timeout(4):
             assert (await parser.parse(page(tmp_path), "page.txt")).text == "Some text."
+
+
+async def test_a_process_that_grew_is_replaced(tmp_path: Path) -> None:
+    """One that holds more than it may between two documents makes room for another; else it serves on."""
+    file = page(tmp_path)
+    for max_idle_bytes, same in ((10**9, True), (10**6, False)):
+        async with open_parser_processes(1, replace(LIMITS, max_idle_bytes=max_idle_bytes)) as parser:
+            await parser.parse(file, file.name)
+            before = children()
+            assert (await parser.parse(file, file.name)).text == "Some text."
+            assert (before == children() != []) is same
 
 
 async def killed_at_work(parser: ParserProcesses, file: Path, times: int) -> str:

@@ -219,8 +219,7 @@ class Indexing:
         return await self._moved(scope, state, 0, deleted)
 
     async def _moved(self, scope: Scope, state: State, written: int, deleted: int) -> Written:
-        if not written and not deleted:
-            return Written(0, 0, state.version)
+        # Also where nothing came or went: a deletion done again after a crash finds nothing, and caches go by versions.
         moved = replace(state, version=_next_version(state.version))
         await self._index.save(scope, moved)
         return Written(written, deleted, moved.version)

@@ -205,4 +205,6 @@ async def test_nothing_crosses(gateways: Sequence[Gateway], peers: Peers) -> Non
             await getattr(history, name)(*arguments)
 
     await asyncio.to_thread(run)
+    for _ in range(2):
+        await history.all_ask(COLLECTIONS[0], QUESTIONS[0])
     assert any(answer.cached for _, answer in history.answers)

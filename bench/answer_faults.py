@@ -58,6 +58,8 @@ class Asked:
     error: RagmeshError | None = None
     broken: bool = False
     """Whether the caller broke the stream."""
+    failed: bool = False
+    """Whether an event told that it failed: that is its end, whatever the reason."""
 
     @property
     def end(self) -> str:
@@ -163,7 +165,7 @@ class Talk:
                         _hear(asked, event)
                     return
                 except RagmeshError as error:
-                    if error.reason not in ("PEER_UNAVAILABLE", "DRAINING", "STORE_UNAVAILABLE"):
+                    if asked.failed or error.reason not in ("PEER_UNAVAILABLE", "DRAINING", "STORE_UNAVAILABLE"):
                         raise
                     await asyncio.sleep(0.3)
 
@@ -191,6 +193,8 @@ def _hear(asked: Asked, event: object) -> None:
             asked.text += event.text
         case Final():
             asked.final = event.answer
+        case Failed():
+            asked.failed = True
     asked.sequences.append(getattr(event, "sequence", 0))
 
 

@@ -141,6 +141,7 @@ async def _by_mesh(
         question=question,
         collection=COLLECTION,
         generation=answers_pb2.GenerationOptions(max_tokens=max_tokens, sampling=sampling),
+        cache=answers_pb2.CACHE_POLICY_BYPASS,
     )
     bearer = (("authorization", f"Bearer {edge.token}"),)
     async for response in stub.Ask(ask, timeout=_TIMEOUT_S, metadata=bearer):

@@ -176,6 +176,7 @@ async def _by_sse(web: httpx.AsyncClient, headers: dict[str, str]) -> Heard:
     heard = Heard()
     body = {
         "question": QUESTION,
+        "cache": "CACHE_POLICY_BYPASS",
         "collection": COLLECTION,
         "generation": {"max_tokens": TOKENS, "sampling": {"temperature": 0}},
     }
@@ -194,7 +195,8 @@ async def _by_sse(web: httpx.AsyncClient, headers: dict[str, str]) -> Heard:
 def _ask() -> answers_pb2.AskRequest:
     sampling = generator_pb2.Sampling(temperature=0)
     generation = answers_pb2.GenerationOptions(max_tokens=TOKENS, sampling=sampling)
-    return answers_pb2.AskRequest(question=QUESTION, collection=COLLECTION, generation=generation)
+    fresh = answers_pb2.CACHE_POLICY_BYPASS
+    return answers_pb2.AskRequest(question=QUESTION, collection=COLLECTION, generation=generation, cache=fresh)
 
 
 def _request() -> generator_pb2.GenerateRequest:

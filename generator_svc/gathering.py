@@ -1,7 +1,6 @@
 """How long a stream waits between its messages, so that the tokens of streams read side by side come joined."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,8 +9,6 @@ from generator_svc.engine import Delta
 
 # What a message costs is of the order of 0.1 ms in each process on its way: so many streams at once would take a core.
 _S_A_STREAM = 0.001
-# A read that took longer has waited for something to come; what lay there already is read on.
-_WAITED_S = 0.001
 
 
 class Gathering:
@@ -39,19 +36,20 @@ class Gathering:
     async def joined(self, deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
         """The deltas, the first by itself, those that come while the stream waits joined; each sequence's apart.
 
-        They are read in a task of their own, which ends with this generator; the caller closes `deltas` behind it. The
-        reading waits: what has come meanwhile is then read in one go, which is cheaper too.
+        They are read in a task of their own, which ends with this generator; the caller closes `deltas` behind it.
         """
         first = await anext(deltas, None)
         if first is None:
             return
         yield first
         arrived = _Arrived()
-        reading = asyncio.create_task(self._read(deltas, arrived))
+        reading = asyncio.create_task(arrived.read(deltas))
         try:
             while not arrived.over:
+                if gap_s := self.gap_s:
+                    await asyncio.wait({reading}, timeout=gap_s)
                 taken = await arrived.take()
-                for delta in _merged(taken) if self.gap_s else taken:
+                for delta in _merged(taken) if gap_s else taken:
                     yield delta
             await reading
         finally:
@@ -60,16 +58,6 @@ class Gathering:
                 await asyncio.wait({reading})
             # Looked at, so that nobody is told of a failure that came when the reader had left.
             _ = reading.cancelled() or reading.exception()
-
-    async def _read(self, deltas: AsyncGenerator[Delta, None], arrived: "_Arrived") -> None:
-        with arrived.coming():
-            await asyncio.sleep(self.gap_s)
-            asked_s = time.monotonic()
-            async for delta in deltas:
-                arrived.put(delta)
-                if time.monotonic() - asked_s > _WAITED_S:
-                    await asyncio.sleep(self.gap_s)
-                asked_s = time.monotonic()
 
 
 class _Arrived:
@@ -85,19 +73,15 @@ class _Arrived:
         """Whether no more comes, and all is taken."""
         return self._ended and not self._deltas
 
-    @contextmanager
-    def coming(self) -> Iterator[None]:
-        """More may come within."""
+    async def read(self, deltas: AsyncGenerator[Delta, None]) -> None:
+        """Read to the end; raises what reading raises."""
         try:
-            yield
+            async for delta in deltas:
+                self._deltas.append(delta)
+                self._news.set()
         finally:
             self._ended = True
             self._news.set()
-
-    def put(self, delta: Delta) -> None:
-        """One has come."""
-        self._deltas.append(delta)
-        self._news.set()
 
     async def take(self) -> list[Delta]:
         """What has come since the last time, when there is some; none at the end."""

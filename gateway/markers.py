@@ -14,6 +14,8 @@ MAX_MARKER_CHARS = 160
 HALF_MARKER = re.compile(
     rf"[\[【［][\^\s\d,;，、；–-]{{0,{MAX_MARKER_CHARS}}}(?:†[^\]】］\n]{{0,24}})?\Z"  # noqa: RUF001
 )
+# No answer has more passages; a text full of `[1-9999]` would be taken apart for seconds.
+_MAX_RANGE = 100
 FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 _TICKS = re.compile(r"`+")
 
@@ -23,7 +25,8 @@ def numbers_of(marker: re.Match[str]) -> list[int]:
     found: dict[int, None] = {}
     for part in re.split(r"[,;，、；]", marker[1]):
         first, *last = (int(number) for number in re.split(r"[-–]", part))  # noqa: RUF001
-        found.update(dict.fromkeys(range(first, last[0] + 1) if last else [first]))
+        end = min(last[0], first + _MAX_RANGE) if last else first
+        found.update(dict.fromkeys(range(first, end + 1)))
     return list(found)
 
 

@@ -85,9 +85,11 @@ _STOP = _PRONOUNS | frozenset(
 _COMPOUND = re.compile(
     r"\b(?:compare|compared|comparison|differences?\s+between|differ|versus|vs|respectively|both)\b"
     r"|\b(?:and|or)\s+(?:also\s+)?(?:who|what|when|where|why|how|which|whose)\b"
-    r"|(?:和|与|以及).*(?:区别|差别|不同|比较)|比较|分别",
+    r"|(?:和|与|以及).{0,100}(?:区别|差别|不同|比较)|比较|分别",
     re.IGNORECASE,
 )
+# Behind the last mark of a row: to look for the text before it would begin anew at each letter of one without a mark.
+_PART_ENDS = re.compile(r"(?<=[?\uff1f])(?![?\uff1f])")
 _FEW_WORDS = 2
 _SHORT_WORDS = 4
 _STEM_CHARS = 6
@@ -139,8 +141,8 @@ def compound(text: str) -> bool:
 
 def parts(text: str) -> tuple[str, ...]:
     """The questions of a text that has several, each with its mark; one that says little by itself is none."""
-    found = [part.strip() for part in re.findall(r"[^?\uff1f]*[?\uff1f]+", text)]
-    return tuple(part for part in found if _telling(words(part)))
+    *found, _without_mark = _PART_ENDS.split(text)
+    return tuple(part.strip() for part in found if _telling(words(part)))
 
 
 def joined(before: str, text: str) -> str:

@@ -13,6 +13,7 @@ from gateway.markers import HALF_MARKER, MARKER, in_code, numbers_of
         ("[1, 2;3、4]", [1, 2, 3, 4]),
         ("[2-4, 3]", [2, 3, 4]),
         ("[4-2]", []),
+        ("[1-9999]", list(range(1, 102))),
         ("[^7]", [7]),
         ("【1】", [1]),
         ("【3†source】", [3]),

@@ -109,6 +109,16 @@ def test_parts_are_the_questions() -> None:
     assert rules.parts(text) == ("How long is leave?", "And who approves it?")
 
 
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("sign", ["a", " ", "和", "a?", "\n"])
+def test_longest_question_is_read_at_once(sign: str) -> None:
+    """However it is made: the process has other answers to give meanwhile."""
+    text = sign * 32_768
+    rules.parts(text)
+    rules.compound(text)
+    rules.follows_up(text)
+
+
 def test_coverage_is_of_telling_words() -> None:
     """Words that every question has do not count; endings hardly do."""
     question = "How long is parental leave for employees?"

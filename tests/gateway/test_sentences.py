@@ -56,6 +56,14 @@ def test_endless_sentence_is_cut() -> None:
     assert max(map(len, cut)) <= 4000
 
 
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("sign", ["\n", " ", "?", "。", "[", "\n["])
+def test_long_text_is_cut_at_once(sign: str) -> None:
+    """However it is made: a tool's result or a model that repeats itself holds no other answer up."""
+    text = f"a{sign * 16_384}a"
+    assert "".join(sentences(text)) == text
+
+
 PIECES = [
     "One",
     " two",

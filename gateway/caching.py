@@ -20,6 +20,8 @@ from meshkit.errors import MeshError
 logger = logging.getLogger(__name__)
 
 _CANDIDATES = 4
+# What encoders read of a text; thousands of longer ones would fill the memory of all replicas.
+_MAX_COMPARED_CHARS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +197,7 @@ class AnswerCache:
             if kept and lookup.kept:
                 self._recent.put(asked.key, kept, kept.made_s)
                 return lookup
-            if self._knobs.similarity > 1 or not known.any(asked.kind, of(edition)):
+            if not (self._compares(asked) and known.any(asked.kind, of(edition))):
                 return lookup
             ahead = await encoding if known.encoder == edition.encoder else b""
         finally:
@@ -207,8 +209,13 @@ class AnswerCache:
     async def _encode_ahead(self, asked: Asked, known: Known) -> bytes:
         """The question's vector by the encoder that the collection had last; b"" where that is not known."""
         with suppress(MeshError):
-            return await self._encoder.encode(known.encoder, asked.text) if known.encoder else b""
+            if known.encoder and self._compares(asked):
+                return await self._encoder.encode(known.encoder, asked.text)
         return b""
+
+    def _compares(self, asked: Asked) -> bool:
+        """Whether the question may be like others; a long one is found by its equals only."""
+        return self._knobs.similarity <= 1 and len(asked.text) <= _MAX_COMPARED_CHARS
 
     async def _similar(self, asked: Asked, known: Known, lookup: Lookup, edition: str) -> Lookup:
         sense = sense_of(asked.text)
@@ -231,7 +238,7 @@ class AnswerCache:
     async def _fill(self, asked: Asked, kept: Kept, lookup: Lookup) -> None:
         try:
             vector = lookup.vector
-            if not vector and lookup.edition and self._knobs.similarity <= 1:
+            if not vector and lookup.edition and self._compares(asked):
                 vector = await self._encoder.encode(lookup.edition.encoder, asked.text)
             await self._shelf.put(asked, kept, vector)
         except MeshError as error:

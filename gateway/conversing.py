@@ -1,6 +1,7 @@
 """Holds a conversation on one stream: questions one at a time, each of which may be interrupted or refined."""
 
 import asyncio
+import logging
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,7 +13,9 @@ from gateway.events import Numbered
 from gateway.relaying import Relay
 from gateway.tools import ToolResult
 from gateway.window import Window
-from meshkit.errors import InvalidArgument, MeshError, NotFound, invalid
+from meshkit.errors import Internal, InvalidArgument, MeshError, NotFound, invalid
+
+logger = logging.getLogger(__name__)
 
 _MAX_QUESTION_BYTES = 32768
 
@@ -93,6 +96,9 @@ async def _listen(said: AsyncIterator[Said], heard: asyncio.Queue[_Heard]) -> No
             await heard.put(message)
     except MeshError as error:
         await heard.put(_End(error))
+    except Exception:
+        logger.exception("unexpected error")
+        await heard.put(_End(Internal("INTERNAL_ERROR", "internal error")))
     else:
         await heard.put(_End())
 

@@ -81,6 +81,11 @@ class Journaling:
             if not self._failing:
                 logger.warning("answers are not written down: %r", error)
             self._failing = True
+        except Exception:
+            # One answer that cannot be written ends the writing of no other: it waits until it is given up.
+            if not self._failing:
+                logger.exception("answers cannot be written down")
+            self._failing = True
         else:
             self._failing = False
         self._close_ended()

@@ -35,9 +35,14 @@ class Keeping:
             self._beginning = asyncio.create_task(self._begin(answer))
 
     async def keep(self, answer: Answer) -> bool:
-        """Save the answer, whoever cancels meanwhile; whether that was done in time."""
+        """Save the answer, whoever cancels meanwhile, and return when that is over; whether it was done in time."""
         self.kept = answer
-        return await asyncio.shield(asyncio.create_task(self._keep(answer)))
+        keeping = asyncio.create_task(self._keep(answer))
+        try:
+            return await asyncio.shield(keeping)
+        except asyncio.CancelledError:
+            await asyncio.wait({keeping})
+            raise
 
     async def again(self) -> None:
         """Save what is owed; raises Unavailable."""

@@ -195,13 +195,16 @@ class MemoryAnswers(MemoryStore):
 
 @dataclass
 class MemoryJournal:
-    """Keeps the parts of all answers in one list; `away` makes it fail as Redis does."""
+    """Keeps the parts of all answers in one list; `away` makes it fail as Redis does, a `fault` as nobody foresaw."""
 
     away: bool = False
+    fault: Exception | None = None
     parts: list[Part] = field(default_factory=list)
 
     async def add(self, parts: Sequence[Part]) -> None:
         self._reach()
+        if self.fault:
+            raise self.fault
         self.parts += parts
 
     async def read(self, owner: Identity, answer: str, begin: int = 0) -> Sequence[Part]:

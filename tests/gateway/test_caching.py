@@ -124,6 +124,17 @@ async def test_nothing_is_encoded_where_there_is_nothing_to_compare() -> None:
     assert (await cache.find(replace(ASKED, key="k3", kind="other"))).vector == b""
 
 
+async def test_long_question_is_found_by_its_equals_only() -> None:
+    """It is neither encoded nor held for others to be compared with."""
+    world, long = World(), replace(ASKED, text="How long is leave? " * 100)
+    cache = world.open()
+    cache.keep(long, KEPT, await cache.find(long))
+    await cache.settled()
+    assert (await world.open().find(long)).how is How.EXACT
+    assert (await cache.find(replace(long, key="k2"))).how is How.NONE
+    assert world.encoded == []
+
+
 @pytest.mark.parametrize("edition", [replace(EDITION, version=8), replace(EDITION, settings="others")])
 async def test_another_edition_has_none_of_it(edition: Edition) -> None:
     """Neither equal questions nor those in other words, in this replica or another."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,7 @@ from gateway.conversing import Acknowledge, Interrupt, Refine, Said, converse
 from gateway.events import Failed, Numbered, Started
 from gateway.generation import Delta, Ending
 from gateway.relaying import Pace, Relay, Underway
-from meshkit.errors import MeshError
+from meshkit.errors import Internal, MeshError
 from tests.gateway.in_memory import QUESTION, World
 
 PACE = Pace(heartbeat_s=60.0, hold_s=0.01, buffer_events=16, leave_timeout_s=2.0)
@@ -73,6 +74,19 @@ class Caller:
         course.awaiting = awaiting
         self.underway.append(Underway(course, PACE))
         return Relay(self.underway[-1])
+
+
+async def test_fault_of_ours_ends_the_conversation() -> None:
+    """What nobody foresaw in what is said ends it with fixed words, rather than let its caller wait."""
+
+    async def said() -> AsyncIterator[Said]:
+        raise ValueError("password=secret")
+        yield Interrupt()
+
+    with pytest.raises(Internal) as raised:
+        async with asyncio.timeout(2):
+            await anext(converse(said(), Caller([])._open, WINDOW))
+    assert "secret" not in str(raised.value)
 
 
 @settings(max_examples=100, deadline=None)

@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 from gateway.answers import Answer, FinishReason, Question
 from gateway.events import Failed, Numbered, Token
 from gateway.journal import Background, Opening, Part, recorded
-from gateway.journaling import Habits, open_journaling
+from gateway.journaling import Habits, Journaling, open_journaling
 from gateway.relaying import Pace, Relay, Underway
 from meshkit.errors import Unavailable
 from tests.gateway.in_memory import ALICE, MemoryJournal, World
 
 ANSWER = Answer("a1", "s1", "collections/handbook", "How long?", "", FinishReason.STOP)
 BACKGROUND = Background({}, "")
+PACE = Pace(heartbeat_s=5.0, hold_s=1.0, buffer_events=64, leave_timeout_s=2.0)
 
 
 def _opening(producer: str) -> Opening:
@@ -54,7 +55,7 @@ async def test_answer_is_saved_when_the_store_is_back() -> None:
     world = World()
     journal = MemoryJournal()
     async with open_journaling(journal, Habits(flush_s=0.01, alive_s=1.0, patience_s=10.0)) as journaling:
-        underway = Underway(world.begin(), Pace(heartbeat_s=5.0, hold_s=1.0, buffer_events=64, leave_timeout_s=2.0))
+        underway = Underway(world.begin(), PACE)
         written = asyncio.Event()
         journal.away = world.answers.away = world.sessions.away = True
         journaling.begin(underway, lambda _: written.set(), at_once=False)
@@ -73,15 +74,34 @@ async def test_answer_is_saved_when_the_store_is_back() -> None:
     assert record.ended
 
 
+async def _over(world: World, journaling: Journaling) -> Underway:
+    """An answer that is written down, or given up."""
+    underway = Underway(world.begin(), PACE)
+    over = asyncio.Event()
+    journaling.begin(underway, lambda _: over.set(), at_once=False)
+    async with asyncio.timeout(2):
+        async with Relay(underway) as relay:
+            await relay.last()
+        await over.wait()
+    return underway
+
+
+async def test_answer_that_cannot_be_written_ends_no_other() -> None:
+    """It is given up, and those that come later are written."""
+    world = World()
+    journal = MemoryJournal(fault=ValueError("no JSON"))
+    async with open_journaling(journal, Habits(flush_s=0.01, alive_s=1.0, patience_s=0.05)) as journaling:
+        await _over(world, journaling)
+        journal.fault = None
+        last = await _over(world, journaling)
+    record = recorded(journal.parts)
+    assert record is not None
+    assert record.opening.answer.id == last.course.answer.id
+
+
 async def test_store_that_stays_away_is_given_up() -> None:
     """An answer that cannot be written down is not held for ever."""
     world, journal = World(), MemoryJournal(away=True)
     async with open_journaling(journal, Habits(flush_s=0.01, alive_s=1.0, patience_s=0.05)) as journaling:
-        underway = Underway(world.begin(), Pace(heartbeat_s=5.0, hold_s=1.0, buffer_events=64, leave_timeout_s=2.0))
-        given_up = asyncio.Event()
-        journaling.begin(underway, lambda _: given_up.set(), at_once=False)
-        async with Relay(underway) as relay:
-            await relay.last()
-        async with asyncio.timeout(2):
-            await given_up.wait()
+        await _over(world, journaling)
     assert journal.parts == []

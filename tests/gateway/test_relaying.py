@@ -121,6 +121,19 @@ async def test_leaving_ends_and_keeps_the_answer() -> None:
     assert (world.kept.text, world.kept.finish_reason) == ("25", FinishReason.INTERRUPTED)
 
 
+async def test_closing_returns_when_the_answer_is_kept() -> None:
+    """Also where it was being kept already: the store is closed next."""
+    world = World()
+    world.answers.delay_s = 0.05
+    underway = Underway(world.begin(), PACE)
+    async with asyncio.timeout(2):
+        while not underway.course.keeping.kept:
+            await asyncio.sleep(0)
+    await underway.close()
+    assert world.kept.finish_reason is FinishReason.STOP
+    assert underway.events[-1].event == world.kept
+
+
 async def test_slow_caller_holds_the_engine_up() -> None:
     """No more events than the buffer has are made ahead of the caller."""
     world = World()

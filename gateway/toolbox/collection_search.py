@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import Any
 
+from gateway.racing import Race
 from gateway.retrieval import Hit, Retriever, Search
 from gateway.tools import Tool
 
@@ -39,8 +40,9 @@ class CollectionSearch:
         """The numbers of the passages found; raises what the search of a collection raises."""
         query: str = arguments["query"]
         collections = [arguments["collection"]] if "collection" in arguments else self._collections
-        searches = (self._retriever.search(Search(name, query, self._top_k)) for name in collections)
-        found = await asyncio.gather(*searches)
+        async with Race() as race:
+            searches = (self._retriever.search(Search(name, query, self._top_k)) for name in collections)
+            found = await asyncio.gather(*map(race.begin, searches))
         # Scores of different collections do not compare: the best of each, then the second of each.
         ranked = chain.from_iterable(zip_longest(*(each.hits for each in found)))
         return numbered(self._cite([hit for hit in ranked if hit][: self._top_k]))

@@ -1,5 +1,6 @@
 """The tools that search hand what they find to the answer, by number."""
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -9,7 +10,7 @@ from gateway.toolbox.collection_search import CollectionSearch
 from gateway.toolbox.web_search import WebSearch
 from gateway.web import Page
 from meshkit.errors import MeshError, not_found
-from tests.gateway.in_memory import hit
+from tests.gateway.in_memory import MemoryRetriever, hit
 
 
 class Cited:
@@ -68,6 +69,23 @@ async def test_search_of_a_collection_that_is_not_there_fails() -> None:
     tool = CollectionSearch(Shelves(), ["collections/hr"], 3, Cited())
     with pytest.raises(MeshError, match="COLLECTION_NOT_FOUND"):
         await tool.call({"query": "leave"})
+
+
+async def test_search_that_fails_leaves_no_other_behind() -> None:
+    """The others are over when the tool is."""
+    retriever = MemoryRetriever(special={"leave": None})
+
+    class Mesh:
+        async def search(self, search: Search) -> Found:
+            if search.collection == "collections/gone":
+                await asyncio.sleep(0)
+                raise not_found("collection", search.collection, "COLLECTION_NOT_FOUND")
+            return await retriever.search(search)
+
+    tool = CollectionSearch(Mesh(), ["collections/hr", "collections/gone"], 3, Cited())
+    with pytest.raises(MeshError, match="COLLECTION_NOT_FOUND"):
+        await tool.call({"query": "leave"})
+    assert retriever.cancelled == ["leave"]
 
 
 async def test_page_of_the_web_is_a_passage_with_its_address() -> None:

@@ -30,10 +30,11 @@ CITATION = chunk_pb2.Citation(number=1, title="Leave", uri="leave.md", page=2, h
 
 
 ANSWER = events_pb2.Answer(name="answers/a1", text="Thirty days. [1]", citations=[CITATION])
+SHORT = events_pb2.Answer(name=ANSWER.name, text=ANSWER.text, finish_reason=events_pb2.FINISH_REASON_LENGTH)
 
 
 class Answers(answers_pb2_grpc.AnswerServiceServicer):
-    """Answers by the first word: `slow`, `fail`, `cut`, `abstain`, else three tokens and a citation."""
+    """Answers by the first word: `slow`, `fail`, `cut`, `abstain`, `short`, else three tokens and a citation."""
 
     def __init__(self) -> None:
         self.left = asyncio.Event()
@@ -56,8 +57,10 @@ class Answers(answers_pb2_grpc.AnswerServiceServicer):
         yield _event(1, started=events_pb2.Started(answer="answers/a1", session="sessions/s1", model="extractive"))
         if word == "abstain":
             abstained = events_pb2.Answer(
+                name=ANSWER.name,
                 finish_reason=events_pb2.FINISH_REASON_ABSTAINED,
                 abstention=events_pb2.ABSTENTION_REASON_NO_RELEVANT_CHUNKS,
+                degradations=[retriever_pb2.Degradation(stage="rerank", reason="DEADLINE_EXCEEDED")],
             )
             yield _event(2, final=abstained)
             return
@@ -72,7 +75,7 @@ class Answers(answers_pb2_grpc.AnswerServiceServicer):
             if word == "slow":
                 await self._stay()
         yield _event(5, citation=CITATION)
-        yield _event(6, final=ANSWER)
+        yield _event(6, final=SHORT if word == "short" else ANSWER)
 
     async def AskOnce(self, request: Any, context: Any) -> answers_pb2.AskOnceResponse:
         await check_token(context)

@@ -63,9 +63,19 @@ async def test_ask_as_json_prints_one_event_a_line(mesh: SmallMesh) -> None:
 
 
 async def test_abstention_is_said_plainly(mesh: SmallMesh) -> None:
-    """An answer that was not given says why."""
+    """An answer that was not given says why, what was left out, and by which name it is explained."""
     finished = await ragmesh(mesh, "ask", "abstain please", "-c", "handbook")
-    assert finished.out == "No answer: nothing in the collection speaks of this.\n"
+    assert finished.out.splitlines() == [
+        "No answer: nothing in the collection speaks of this.",
+        "answers/a1",
+        "without rerank: DEADLINE_EXCEEDED",
+    ]
+
+
+async def test_an_answer_that_was_broken_off_says_so(mesh: SmallMesh) -> None:
+    """Text that ends too early is not taken for the whole of an answer."""
+    shown = await ragmesh(mesh, "ask", "short please", "-c", "handbook")
+    assert shown.out.startswith("Thirty days. [1]\nCut short: the tokens or the time allowed did not suffice.\n")
 
 
 async def test_an_error_is_one_line_with_its_reason_and_a_hint(mesh: SmallMesh) -> None:

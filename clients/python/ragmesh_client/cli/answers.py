@@ -19,6 +19,11 @@ _ABSTENTIONS = {
     events_pb2.ABSTENTION_REASON_CONFLICTING_SOURCES: "the sources contradict each other",
     events_pb2.ABSTENTION_REASON_OUT_OF_TIME: "the time allowed did not suffice",
 }
+_BROKEN_OFF = {
+    events_pb2.FINISH_REASON_LENGTH: "Cut short: the tokens or the time allowed did not suffice.",
+    events_pb2.FINISH_REASON_INTERRUPTED: "Interrupted.",
+    events_pb2.FINISH_REASON_FAILED: "Failed.",
+}
 
 
 async def render(events: AsyncGenerator[Event, None], *, as_json: bool) -> None:
@@ -54,13 +59,12 @@ def show_hits(response: retriever_pb2.SearchResponse) -> None:
 
 
 def _finish(answer: events_pb2.Answer) -> None:
+    if answer.text:
+        console.print()
     if answer.finish_reason == events_pb2.FINISH_REASON_ABSTAINED:
-        why = _ABSTENTIONS.get(answer.abstention, "no reason given")
-        if answer.text:
-            console.print()
-        console.print(f"[yellow]No answer: {why}.[/yellow]")
-        return
-    console.print()
+        console.print(f"[yellow]No answer: {_ABSTENTIONS.get(answer.abstention, 'no reason given')}.[/yellow]")
+    elif broken_off := _BROKEN_OFF.get(answer.finish_reason):
+        console.print(f"[yellow]{broken_off}[/yellow]")
     shown: set[int] = set()
     for citation in answer.citations:
         if citation.number not in shown:

@@ -105,7 +105,7 @@ def arithmetic(text: str) -> str:
 
     Dates, ranges and the like are none: `24/7`, `2026-11-21`, `555-1234`.
     """
-    asked = _ASKED.fullmatch(text.strip()) if len(text) < _MOST_EXPRESSION_CHARS else None
+    asked = _ASKED.fullmatch(" ".join(text.split())) if len(text) < _MOST_EXPRESSION_CHARS else None
     expression = asked["expression"].strip() if asked else ""
     if share := _PERCENTAGE.fullmatch(expression):
         return "{} / 100 * {}".format(*(number.replace(",", "") for number in share.groups()))

@@ -128,9 +128,14 @@ def _support(course: Course, parts: Parts) -> _Support:
     """Over the passages of the prompt as it is sent; over none where its form has no room for markers."""
     numbers = {passage.number for passage in parts.passages if parts.free_form}
     shown = {number: hit for number, hit in enumerate(course.found.hits, start=1) if number in numbers}
-    told = [" ".join(map(str, (*each.call.arguments.values(), each.result.content))) for each in course.exchanges]
-    grounder = Grounder(shown, course.ports.limits.min_grounding, told)
+    grounder = Grounder(shown, course.ports.limits.min_grounding, _told(course))
     return _Support(Citer(shown), grounder, len(parts.passages), course.elapsed_s())
+
+
+def _told(course: Course) -> list[str]:
+    """What tools have told the model; nothing where it is not shown that, and so bounds it by its context."""
+    exchanges = () if course.model.extractive else course.exchanges
+    return [" ".join(map(str, (*each.call.arguments.values(), each.result.content))) for each in exchanges]
 
 
 async def _hear(course: Course, generation: Generation, support: _Support) -> State:

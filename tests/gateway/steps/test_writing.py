@@ -6,6 +6,7 @@ from gateway.answers import Abstention, Answer, FinishReason
 from gateway.events import Token
 from gateway.generation import Delta, Ending, StructuredOutput, Writing
 from gateway.retrieval import Found
+from gateway.tools import ToolCall, ToolExchange, ToolResult
 from tests.gateway.in_memory import Told, World, hit
 
 
@@ -47,6 +48,17 @@ async def test_text_with_some_support_is_an_answer(text: str, ending: Ending, re
     """What cites, what has a supported sentence, what broke off and what claims nothing is no abstention."""
     answer, _ = await _written(text, ending)
     assert (answer.finish_reason, answer.abstention) == (reason, Abstention.NONE)
+
+
+@pytest.mark.parametrize(("model", "score"), [("tiny", 1.0), ("extractive", 0.0)])
+async def test_tools_support_whom_they_were_shown_to(model: str, score: float) -> None:
+    """An extractive engine quotes passages only: to take apart what its caller's tools say would be for nothing."""
+    world = World()
+    call = ToolCall("c1", "canteen", {})
+    exchange = ToolExchange(call, ToolResult("c1", "Pizza comes at noon."))
+    world.generator.deltas = (Delta("Pizza comes at noon.", 4), Delta(ending=Ending.STOP))
+    answer = await world.begin(model=model, tool_exchanges=(exchange,)).run(Told())
+    assert [grade.score for grade in answer.grounding] == [score]
 
 
 async def test_passages_dropped_from_the_prompt_support_nothing() -> None:

@@ -1,5 +1,6 @@
 """Questions to the handbook, and what came of them."""
 
+from collections.abc import AsyncIterable
 from typing import Any
 
 import grpc
@@ -19,7 +20,7 @@ def once(question: str = "How long is leave?", **fields: Any) -> answers_pb2.Ask
     return answers_pb2.AskOnceRequest(ask=ask(question, **fields))
 
 
-async def heard(call: grpc.aio.UnaryStreamCall) -> list[events_pb2.AnswerEvent]:
+async def heard(call: AsyncIterable[Any]) -> list[events_pb2.AnswerEvent]:
     """All of an answer's events."""
     return [response.event async for response in call]
 

@@ -51,10 +51,16 @@ class Gateway:
 
 @asynccontextmanager
 async def open_gateway(redis_url: str, peers: Peers, **settings: Any) -> AsyncIterator[Gateway]:
-    """A gateway that ALICE calls, over these peers."""
+    """A gateway that ALICE calls, over these peers; a busy machine still has its first events wait for the search."""
     port = free_port()
     targets = {f"{peer}_target": peers.address for peer in ("retriever", "generator", "embedder", "ingest")}
-    given = {"listen": f"127.0.0.1:{port}", "metrics_listen": "", "drain_grace_s": 0.2, "redis_url": redis_url}
+    given = {
+        "listen": f"127.0.0.1:{port}",
+        "metrics_listen": "",
+        "drain_grace_s": 0.2,
+        "redis_url": redis_url,
+        "hold_s": 5.0,
+    }
     made = Settings(**{**given, **targets, **settings})
     async with AsyncExitStack() as stack:
         app = await stack.enter_async_context(open_app(made))

@@ -89,10 +89,14 @@ class Retriever(retriever_pb2_grpc.RetrieverServiceServicer, index_pb2_grpc.Inde
 
 @dataclass
 class Script:
-    """What the engine does: tokens with a pause between them, then an error, a wait for ever, or an end."""
+    """What the engine does: tokens with a pause between them, then an error, a wait for ever, or an end.
+
+    With `turns` it makes a token for each that is released.
+    """
 
     tokens: Sequence[str] = ("Employees ", "get 25 days ", "of leave. [", "1]")
     gap_s: float = 0.0
+    turns: asyncio.Semaphore | None = None
     hang: bool = False
     error: MeshError | None = None
     finish: Any = generator_pb2.FINISH_REASON_STOP
@@ -141,7 +145,7 @@ class Generator(generator_pb2_grpc.GeneratorServiceServicer):
 
     async def _said(self, script: Script) -> AsyncIterator[generator_pb2.GenerateResponse]:
         for place, text in enumerate(script.tokens):
-            await asyncio.sleep(script.gap_s if place else 0)
+            await (script.turns.acquire() if script.turns else asyncio.sleep(script.gap_s if place else 0))
             yield generator_pb2.GenerateResponse(text=text, token_ids=[place])
         if script.hang:
             await asyncio.Event().wait()

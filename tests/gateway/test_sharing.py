@@ -19,9 +19,15 @@ TEXT = "Employees get 25 days of leave. [1]"
 
 
 async def _both(gateway: Gateway, other: Gateway, **fields: Any) -> list[list[events_pb2.AnswerEvent]]:
-    """The events of the same question, asked by both at once."""
-    gateway.peers.generator.script = Script(gap_s=0.05)
-    return await asyncio.gather(*(heard(caller.answers.Ask(ask(**fields))) for caller in (gateway, other)))
+    """The events of the same question, asked by both before the engine says anything."""
+    turns = asyncio.Semaphore(0)
+    gateway.peers.generator.script = Script(turns=turns)
+    begun = [aiter(caller.answers.Ask(ask(**fields))) for caller in (gateway, other)]
+    first = await asyncio.gather(*map(anext, begun))
+    for _ in range(100):
+        turns.release()
+    rest = await asyncio.gather(*map(heard, begun))
+    return [[one.event, *others] for one, others in zip(first, rest, strict=True)]
 
 
 async def test_equal_questions_share_one_generation(gateway: Gateway) -> None:
@@ -43,16 +49,16 @@ async def test_equal_questions_share_one_generation(gateway: Gateway) -> None:
 
 async def test_first_one_may_leave(gateway: Gateway) -> None:
     """The second caller gets the whole answer although the one who asked first has left."""
-    gateway.peers.generator.script = Script(gap_s=0.1)
+    turns = asyncio.Semaphore(1)
+    gateway.peers.generator.script = Script(turns=turns)
     first = gateway.answers.Ask(ask())
-    leaving = aiter(first)
-    await anext(leaving)
-    second = asyncio.create_task(heard(gateway.answers.Ask(ask())))
-    async for response in leaving:
-        if response.event.HasField("token"):
-            break
+    await anext(aiter(first))
+    second = aiter(gateway.answers.Ask(ask()))
+    await anext(second)
     first.cancel()
-    assert (await second)[-1].final.text == TEXT
+    for _ in range(100):
+        turns.release()
+    assert (await heard(second))[-1].final.text == TEXT
     assert len(gateway.peers.generator.requests) == 1
 
 
@@ -98,8 +104,8 @@ async def test_request_id_names_one_answer_at_once(gateway: Gateway) -> None:
 
 async def test_impatient_caller_takes_nobody_along(gateway: Gateway) -> None:
     """Who has much more time than the one who asked first does not follow its answer, which is cut short."""
-    gateway.peers.retriever.delay_s = 0.6
-    first = asyncio.create_task(heard(gateway.answers.Ask(ask(), timeout=0.4)))
+    gateway.peers.retriever.delay_s = 1.0
+    first = asyncio.create_task(heard(gateway.answers.Ask(ask(), timeout=3)))
     while not gateway.peers.retriever.requests:
         await asyncio.sleep(0.01)
     events = await heard(gateway.answers.Ask(ask()))

@@ -78,6 +78,12 @@ async def test_an_answer_that_was_broken_off_says_so(mesh: SmallMesh) -> None:
     assert shown.out.startswith("Thirty days. [1]\nCut short: the tokens or the time allowed did not suffice.\n")
 
 
+async def test_an_error_in_mid_answer_has_a_line_of_its_own(mesh: SmallMesh) -> None:
+    """What was said ends its line; a mesh that says what failed is not taken for one that is away."""
+    failed = await ragmesh(mesh, "ask", "fail please", "-c", "handbook")
+    assert (failed.code, failed.out, failed.err) == (1, "Thirty \n", "error ENGINE_UNAVAILABLE: the engine died\n")
+
+
 async def test_an_error_is_one_line_with_its_reason_and_a_hint(mesh: SmallMesh) -> None:
     """A failing command exits with 1 and says what, why and what to do, without a traceback."""
     missing = await ragmesh(mesh, "ask", "How long?", "-c", "nowhere")

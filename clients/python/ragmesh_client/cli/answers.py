@@ -11,6 +11,7 @@ from ragmesh.common.v1 import chunk_pb2
 from ragmesh.gateway.v1 import events_pb2
 from ragmesh.retriever.v1 import retriever_pb2
 from ragmesh_client.cli.running import console, print_json
+from ragmesh_client.errors import RagmeshError
 from ragmesh_client.events import Event, Final, Token
 
 _ABSTENTIONS = {
@@ -28,20 +29,33 @@ _BROKEN_OFF = {
 
 async def render(events: AsyncGenerator[Event, None], *, as_json: bool) -> None:
     """Prints an answer as it comes: tokens live, then its citations; or each event as a line of JSON."""
+    line_open = False
     async with aclosing(events) as stream:
-        async for event in stream:
-            if as_json:
-                print_json(event.proto)
-            elif isinstance(event, Token):
-                console.print(event.text, end="", markup=False, soft_wrap=True)
-            elif isinstance(event, Final):
-                _finish(event.answer)
+        try:
+            async for event in stream:
+                if as_json:
+                    print_json(event.proto)
+                elif isinstance(event, Token):
+                    console.print(event.text, end="", markup=False, soft_wrap=True)
+                    line_open = True
+                elif isinstance(event, Final):
+                    _finish(event.answer)
+        except RagmeshError:
+            if line_open:
+                console.print()
+            raise
 
 
 def show_answer(answer: events_pb2.Answer) -> None:
     """Prints a kept answer as `render` does."""
     console.print(answer.text, end="", markup=False, soft_wrap=True)
     _finish(answer)
+
+
+def show_break(reason: events_pb2.FinishReason) -> None:
+    """Says that what was printed is not the whole, where that is so."""
+    if broken_off := _BROKEN_OFF.get(reason):
+        console.print(f"[yellow]{broken_off}[/yellow]")
 
 
 def show_hits(response: retriever_pb2.SearchResponse) -> None:
@@ -63,8 +77,7 @@ def _finish(answer: events_pb2.Answer) -> None:
         console.print()
     if answer.finish_reason == events_pb2.FINISH_REASON_ABSTAINED:
         console.print(f"[yellow]No answer: {_ABSTENTIONS.get(answer.abstention, 'no reason given')}.[/yellow]")
-    elif broken_off := _BROKEN_OFF.get(answer.finish_reason):
-        console.print(f"[yellow]{broken_off}[/yellow]")
+    show_break(answer.finish_reason)
     shown: set[int] = set()
     for citation in answer.citations:
         if citation.number not in shown:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from ragmesh_client.cli.answers import render, show_answer
+from ragmesh_client.cli.answers import render, show_answer, show_break
 from ragmesh_client.cli.options import Json, settings
 from ragmesh_client.cli.running import client_of, console, print_json, run, show, table
 
@@ -110,7 +110,9 @@ def show_session(context: typer.Context, session: str, json: Json = False) -> No
             print_json(found)
             return
         for turn in found.turns:
-            console.print(f"> {turn.question}\n{turn.text}\n{turn.answer}\n", markup=False, soft_wrap=True)
+            console.print(f"> {turn.question}\n{turn.text}", markup=False, soft_wrap=True)
+            show_break(turn.finish_reason)
+            console.print(f"{turn.answer}\n", markup=False, soft_wrap=True)
 
     run(options, command)
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ragmesh_client.client import Client
-from ragmesh_client.errors import NotAllowedError, RagmeshError, UnavailableError
+from ragmesh_client.errors import NotAllowedError, RagmeshError
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 _NUMBERS = {"documents", "chunks", "ready", "same", "failed", "of"}
@@ -113,7 +113,7 @@ def _show(error: RagmeshError, options: Options) -> None:
 
 
 def _hint(error: RagmeshError) -> str:
-    if isinstance(error, UnavailableError):
+    if error.reason == "PEER_UNAVAILABLE":
         return "Is the mesh up? `make up` starts one here; --target or RAGMESH_TARGET names another."
     if isinstance(error, NotAllowedError) and error.reason != "SCOPE_MISSING":
         return "Give a token with --token or RAGMESH_TOKEN; a local mesh keeps its own in its data folder."

@@ -27,7 +27,7 @@ from gateway.summarising import Older, Summaries
 from gateway.tools import ToolExchange, ToolLimits
 from gateway.web import Web
 from meshkit import rpc
-from meshkit.errors import InvalidArgument, MeshError
+from meshkit.errors import InvalidArgument, MeshError, invalid
 from meshkit.identity import Identity
 
 logger = logging.getLogger(__name__)
@@ -250,6 +250,8 @@ class Course:
 
     async def _open(self) -> None:
         """Load what the answer goes on from; raises what makes the question unanswerable."""
+        if not self.question.text.strip():
+            raise invalid("question", "is blank")
         session = None
         if self.question.session:
             # Raises Unavailable where it cannot be read: it may exist.

@@ -214,6 +214,12 @@ async def test_form_is_refused_by_an_extractive_engine() -> None:
         await World().begin(writing=form).run(Told())
 
 
+async def test_blank_question_is_refused_by_its_own_name() -> None:
+    """What the caller sees is its own field, and not one of a search that it never asked for."""
+    with pytest.raises(InvalidArgument, match="question: is blank"):
+        await World().begin(text=" \n").run(Told())
+
+
 async def test_failure_in_mid_answer_is_kept() -> None:
     """The turn of an answer that broke is kept as failed, with what was said and why it broke."""
     world = World()

@@ -52,7 +52,7 @@ def show_answer(answer: events_pb2.Answer) -> None:
     _finish(answer)
 
 
-def show_break(reason: events_pb2.FinishReason) -> None:
+def show_break(reason: events_pb2.FinishReason.ValueType) -> None:
     """Says that what was printed is not the whole, where that is so."""
     if broken_off := _BROKEN_OFF.get(reason):
         console.print(f"[yellow]{broken_off}[/yellow]")

@@ -32,7 +32,7 @@ async def call(course: Course) -> State:
         course.degrade(Degradation("tool", "TOOL_FAILED"))
     theirs = tuple(each for each in calls if each.caller_runs)
     async with course.stage("tool") as detail:
-        detail["tools"] = ", ".join(each.tool for each in calls)
+        detail["tools"] = [each.tool for each in calls]
         if theirs and course.awaiting is None:
             return await _hand_over(course, theirs)
         before = course.found

@@ -82,6 +82,7 @@ async def test_what_was_computed_is_told_and_planned_with() -> None:
     assert step.results() == [ToolResult("1", "6 * 7 = 42")]
     assert [each.result.content for each in step.course.exchanges] == ["6 * 7 = 42"]
     assert step.course.answer.timings[0].stage == "tool"
+    assert step.told.details("tool") == [{"tools": ["calculator"]}]
 
 
 async def test_calls_beyond_the_most_are_left_out() -> None:

@@ -135,6 +135,8 @@ async def test_all_overloaded() -> None:
     async with open_world(*({**full, **wait} for wait in waits)) as world:
         for _ in world.replicas:
             await world.begin(generation(500))
+        for replica in world.replicas:
+            replica.engine.pause_s = 3600
         with pytest.raises(ResourceExhausted, match="OVERLOADED") as refused:
             await world.whole(generation(5))
     assert refused.value.retry_after_s == 3.0

@@ -1,6 +1,6 @@
 """Whether an answer or a turn is lost or doubled when what works on it is killed.
 
-Callers hold conversations through Envoy, a question at a time, while a victim drawn by SEED is sent SIGKILL at random
+Callers hold conversations through Envoy, a question at a time, while victims in rounds drawn by SEED are sent SIGKILL at random
 moments and nobody helps: gateway, generator_svc, retriever_svc, Redis. The model keeps a pace, so that an answer takes
 a second or so. One stream in four is broken by its caller, who takes the answer up again, and so does the client by
 itself where the edge breaks one. Each stream has to end with a final event or an error with a published reason, its
@@ -92,10 +92,12 @@ class Fire:
     unwell: int = 0
 
     async def rage(self) -> None:
-        """Kill one victim after another at a random moment of two answers, for ever."""
+        """Kill one victim after another at a random moment of two answers, for ever; each comes once in a round."""
+        waiting: list[str] = []
         while True:
             await asyncio.sleep(self.chance.uniform(0, 2 * self.usual_s))
-            victim = self.chance.choice(VICTIMS)
+            waiting = waiting or self.chance.sample(VICTIMS, len(VICTIMS))
+            victim = waiting.pop()
             self.mesh.processes[victim].kill()
             self.kills[victim] += 1
             await asyncio.sleep(self.usual_s)

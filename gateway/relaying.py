@@ -63,6 +63,7 @@ class Underway:
         self._silent_since_s = self._loop.time()
         self._beating = self._loop.call_later(pace.heartbeat_s, self._beat)
         self._task = asyncio.create_task(self._produce())
+        self._task.add_done_callback(self._end)
 
     @property
     def ended(self) -> bool:
@@ -135,6 +136,12 @@ class Underway:
             self._beating.cancel()
         if last is not None and not self.ended:
             self._add(last)
+
+    def _end(self, _: asyncio.Task[None]) -> None:
+        """An answer that was stopped before its task ran ends too; its timer would beat for ever."""
+        self._beating.cancel()
+        if not self.ended:
+            self._add(self._interrupted())
 
     def _interrupted(self) -> Answer:
         return self.course.keeping.kept or self.course.so_far(FinishReason.INTERRUPTED)

@@ -133,6 +133,15 @@ async def test_closing_returns_when_the_answer_is_kept() -> None:
     assert underway.events[-1].event == world.kept
 
 
+async def test_answer_that_is_closed_at_once_ends() -> None:
+    """Also before its task has run at all."""
+    underway = Underway(World().begin(), PACE)
+    await underway.close()
+    last = underway.events[-1].event
+    assert isinstance(last, Answer)
+    assert (underway.ended, last.finish_reason) == (True, FinishReason.INTERRUPTED)
+
+
 async def test_slow_caller_holds_the_engine_up() -> None:
     """No more events than the buffer has are made ahead of the caller."""
     world = World()

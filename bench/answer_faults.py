@@ -1,11 +1,11 @@
 """Whether an answer or a turn is lost or doubled when what works on it is killed.
 
-Callers hold conversations through Envoy, a question at a time, while victims in rounds drawn by SEED are sent SIGKILL at random
-moments and nobody helps: gateway, generator_svc, retriever_svc, Redis. The model keeps a pace, so that an answer takes
-a second or so. One stream in four is broken by its caller, who takes the answer up again, and so does the client by
-itself where the edge breaks one. Each stream has to end with a final event or an error with a published reason, its
-numbers without gaps; and each conversation to hold every question that was begun once, with what was said. Ends with
-exit code 1 where something did not.
+Callers hold conversations through Envoy, a question at a time, while victims in rounds drawn by SEED are sent SIGKILL
+at random moments and nobody helps: gateway, generator_svc, retriever_svc, Redis. The model keeps a pace, so that an
+answer takes a second or so. One stream in four is broken by its caller, who takes the answer up again, and so does the
+client by itself where the edge breaks one. Each stream has to end with a final event or an error with a published
+reason, its numbers without gaps; and each conversation to hold every question that was begun once, with what was said.
+Ends with exit code 1 where something did not.
 """
 
 from __future__ import annotations

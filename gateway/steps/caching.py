@@ -46,7 +46,8 @@ def _asked(course: Course) -> Asked | None:
 async def _tell(course: Course, lookup: Lookup, begin_s: float) -> None:
     detail: dict[str, str | float] = {"hit": lookup.how.value}
     if lookup.kept:
-        detail |= {"similarity": lookup.similarity, "question": lookup.kept.question}
+        # Not whose question it was, nor its words: another subject may have asked it.
+        detail["similarity"] = lookup.similarity
     duration_s = course.time("cache", begin_s)
     await course.emit(Stage("cache", StageState.STARTED))
     await course.emit(Stage("cache", StageState.DONE, duration_s, detail))
@@ -57,7 +58,7 @@ async def _give_again(course: Course, kept: Kept) -> State:
     course.found = Found(kept.hits)
     course.say(kept.text)
     course.note(cached=True, citations=kept.citations, grounding=kept.grounding, usage=kept.usage)
-    await course.emit(Retrieved(kept.question, kept.hits))
+    await course.emit(Retrieved(course.question.text, kept.hits))
     await course.emit(Token(kept.text, kept.usage.completion_tokens))
     told: tuple[Event, ...] = (*kept.citations, kept.usage, *kept.grounding)
     for event in told:

@@ -87,7 +87,8 @@ async def test_another_replica_gives_it_again(gateway: Gateway, peers: Peers, re
         events = await heard(other.answers.Ask(ask("Please tell me how long is the leave?")))
     assert events[-1].final.cached
     detail = MessageToDict(events[2].stage.detail)
-    assert (detail["hit"], detail["question"]) == ("semantic", "How long is leave?")
+    assert detail["hit"] == "semantic"
+    assert "question" not in detail
     assert 0.8 < detail["similarity"] < 1
     assert len(peers.generator.requests) == 1
 

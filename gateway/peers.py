@@ -22,6 +22,7 @@ from gateway.retrieval import Degradation, Edition, Found, Hit, Search
 from gateway.wire import read_chunk
 from meshkit import orca
 from meshkit.channel import peer_errors, streaming
+from meshkit.errors import MeshError
 from ragmesh.common.v1 import server_pb2, server_pb2_grpc, vector_pb2
 from ragmesh.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from ragmesh.generator.v1 import generator_pb2, generator_pb2_grpc
@@ -57,7 +58,7 @@ class RetrieverPeer:
         )
         if search.vector:
             request.vector.MergeFrom(_write_vector(search.vector))
-        with peer_errors("retriever"):
+        with _as_asked(), peer_errors("retriever"):
             response = await self._stub.Search(request)
         left_out = tuple(Degradation(left.stage, left.reason) for left in response.degradations)
         return Found(tuple(map(_read_hit, response.hits)), left_out, response.collection_version)
@@ -69,6 +70,17 @@ class RetrieverPeer:
             index = (await self._index.GetIndex(request)).index
         settings = hashlib.blake2b(index.spec.SerializeToString(deterministic=True), digest_size=8).hexdigest()
         return Edition(index.version, settings, index.spec.encoder)
+
+
+@contextmanager
+def _as_asked() -> Iterator[None]:
+    """Name a bad filter as the question has it: the caller has never seen the search."""
+    try:
+        yield
+    except MeshError as error:
+        if error.metadata.get("field") != "filter":
+            raise
+        raise error.within("retrieval") from error
 
 
 def _read_hit(message: retriever_pb2.Hit) -> Hit:

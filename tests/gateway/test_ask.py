@@ -7,8 +7,9 @@ import grpc
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from meshkit.errors import Unavailable
+from meshkit.errors import FieldViolation, Unavailable, invalid
 from meshkit.identity import Identity
+from meshkit.status import from_rpc_error
 from ragmesh.gateway.v1 import answers_pb2, events_pb2, sessions_pb2
 from ragmesh.generator.v1 import generator_pb2
 from tests.gateway.calling import ask, heard, info_of, once, reason, status_of
@@ -253,6 +254,16 @@ async def test_bad_question_is_refused_plainly(
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await gateway.answers.AskOnce(answers_pb2.AskOnceRequest(ask=request_))
     assert (raised.value.code().name, reason(raised.value)) == (code, why)
+
+
+async def test_bad_filter_is_named_as_the_question_has_it(gateway: Gateway) -> None:
+    """The search's fields are no business of the caller's."""
+    gateway.peers.retriever.error = invalid("filter", "stops too soon", reason="INVALID_FILTER")
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await heard(gateway.answers.Ask(ask(retrieval={"filter": "page >"})))
+    error = from_rpc_error(raised.value)
+    assert (error.reason, error.metadata["field"]) == ("INVALID_FILTER", "retrieval.filter")
+    assert error.violations == (FieldViolation("retrieval.filter", "stops too soon"),)
 
 
 async def test_caller_needs_the_scope(gateway: Gateway) -> None:

@@ -11,8 +11,9 @@ from gateway.consulting import Form, consult, conversation, instructed
 from gateway.course import Course, State
 from gateway.events import Token
 from gateway.plans import Action, Plan
+from gateway.retrieval import Degradation
 from gateway.toolbox.calculator import Calculator
-from gateway.toolbox.offering import calls_left, own_tools, tools_on_offer
+from gateway.toolbox.offering import calls_left, misses_tools, own_tools, tools_on_offer
 from gateway.tools import Tool, ToolCall
 
 _INSTRUCTIONS = """\
@@ -48,6 +49,8 @@ _FORM = Form(_Planned, max_tokens=512)
 
 async def plan(course: Course) -> State:
     """Plan, or plan again when tools have answered."""
+    if misses_tools(course):
+        course.degrade(Degradation("tool", "TOOL_NOT_FOUND"))
     async with course.stage("plan") as detail:
         plan = course.plan = _by_rules(course) or await _by_model(course) or _otherwise(course)
         detail["action"] = plan.action.value

@@ -31,6 +31,12 @@ def own_tools(course: Course) -> Mapping[str, ServerTool]:
     return {own.tool.name: own for own in _every(course) if own.tool.name in named and own.tool.name not in taken}
 
 
+def misses_tools(course: Course) -> bool:
+    """Whether the question names a tool of the mesh's that is not there: the web's without a key, say."""
+    there = {own.tool.name for own in _every(course)} | {tool.name for tool in course.question.tools}
+    return bool({*course.question.planning.server_tools} - {"none"} - there)
+
+
 def _every(course: Course) -> Iterator[ServerTool]:
     ports, top_k = course.ports, course.question.retrieval.top_k or course.ports.limits.top_k
     yield Calculator()

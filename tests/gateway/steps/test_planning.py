@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,6 +70,23 @@ async def test_greeting_is_answered_at_once(model: Model) -> None:
     assert await step.take() is State.END
     assert step.course.text.startswith("你好")
     assert [type(event) for event in step.told.events][-1] is Token
+
+
+@pytest.mark.parametrize(
+    ("planning", "left_out"),
+    [
+        (Planning(server_tools=("web_search",)), True),
+        (Planning(server_tools=("search",)), True),
+        (Planning(server_tools=("none",)), False),
+        (replace(HR, server_tools=("calculator", "search")), False),
+    ],
+)
+async def test_tool_that_is_named_and_not_there_is_told(planning: Planning, *, left_out: bool) -> None:
+    """No key for the web, or nothing to search in: the answer goes on without the tool, and says so."""
+    step = Step(EXTRACTIVE, planning=planning)
+    await step.take()
+    told = (Degradation("tool", "TOOL_NOT_FOUND"),) if left_out else ()
+    assert step.course.answer.degradations == told
 
 
 async def test_greeting_with_instructions_is_the_models_to_answer() -> None:

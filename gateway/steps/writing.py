@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from pydantic_core import from_json
+
 from gateway.abstaining import Abstaining
 from gateway.answers import Abstention, FinishReason, Grounding
 from gateway.citing import Citer
@@ -159,6 +161,8 @@ async def _hear(course: Course, generation: Generation, support: _Support) -> St
     if rest := abstaining.rest():
         await _say(course, rest, unsaid, support)
     await _grade(course, support.grounder.rest())
+    if ending is Ending.STOP and not _is_in_form(course):
+        course.degrade(Degradation("generate", "UNSUPPORTED_BY_ENGINE"))
     if ending is Ending.STOP and _is_unsupported(course):
         course.note(abstention=Abstention.INSUFFICIENT_SUPPORT)
         return course.end(FinishReason.ABSTAINED)
@@ -188,6 +192,18 @@ async def _grade(course: Course, grades: Sequence[Grounding]) -> None:
     for grade in grades:
         course.note(grounding=(*course.answer.grounding, grade))
         await course.emit(grade)
+
+
+def _is_in_form(course: Course) -> bool:
+    """Whether text that was to be JSON is: not every engine holds to what it is asked for, and stop words cut it."""
+    form = course.question.writing.structured_output
+    if form is None or form.form not in {"json_object", "json_schema"}:
+        return True
+    try:
+        from_json(course.text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_unsupported(course: Course) -> bool:

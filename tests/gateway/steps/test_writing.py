@@ -5,7 +5,7 @@ import pytest
 from gateway.answers import Abstention, Answer, FinishReason
 from gateway.events import Token
 from gateway.generation import Delta, Ending, StructuredOutput, Writing
-from gateway.retrieval import Found
+from gateway.retrieval import Degradation, Found
 from gateway.tools import ToolCall, ToolExchange, ToolResult
 from tests.gateway.in_memory import Told, World, hit
 
@@ -77,3 +77,23 @@ async def test_form_has_no_citations() -> None:
     assert (answer.citations, answer.grounding) == ((), ())
     assert answer.finish_reason is FinishReason.STOP
     assert "Grounding" not in told.names()
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "ending", "holds"),
+    [
+        (StructuredOutput("json_object", value=True), '{"days": 25}', Ending.STOP, True),
+        (StructuredOutput("json_object", value=True), "25 days", Ending.STOP, False),
+        (StructuredOutput("json_schema", "{}"), '{"days": ', Ending.STOP, False),
+        (StructuredOutput("json_schema", "{}"), "[" * 100_000, Ending.STOP, False),
+        (StructuredOutput("json_schema", "{}"), '{"days": ', Ending.LENGTH, True),
+        (StructuredOutput("regex", ".*"), "25 days", Ending.STOP, True),
+    ],
+    ids=["json", "prose", "broken", "deep", "cut", "regex"],
+)
+async def test_text_that_is_not_in_its_form_is_told(
+    form: StructuredOutput, text: str, ending: Ending, *, holds: bool
+) -> None:
+    """An engine that does not hold to JSON leaves it out; what is cut off says so itself."""
+    answer, _ = await _written(text, ending, Writing(structured_output=form))
+    assert answer.degradations == (() if holds else (Degradation("generate", "UNSUPPORTED_BY_ENGINE"),))

@@ -33,21 +33,24 @@ class Gathering:
         """Seconds to wait after a message: none for a stream alone, a millisecond more for each other one."""
         return min(_S_A_STREAM * (self._streams - 1), self._max_s) if self._streams else 0.0
 
-    async def joined(self, deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
+    async def joined(self, deltas: AsyncGenerator[Delta, None], wanted: asyncio.Event) -> AsyncGenerator[Delta, None]:
         """The deltas, the first by itself, those that come while the stream waits joined; each sequence's apart.
 
         They are read in a task of their own, which ends with this generator; the caller closes `deltas` behind it.
+        `wanted` tells whoever makes them whether some are waited for: what comes meanwhile can be read in one go.
         """
         first = await anext(deltas, None)
         if first is None:
             return
+        wanted.clear()
         yield first
-        arrived = _Arrived()
+        arrived = _Arrived(wanted)
         reading = asyncio.create_task(arrived.read(deltas))
         try:
             while not arrived.over:
                 if gap_s := self.gap_s:
                     await asyncio.wait({reading}, timeout=gap_s)
+                wanted.set()
                 taken = await arrived.take()
                 for delta in _merged(taken) if gap_s else taken:
                     yield delta
@@ -63,8 +66,9 @@ class Gathering:
 class _Arrived:
     """What one stream has brought and nobody has taken yet; lives as long as the stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: asyncio.Event) -> None:
         self._deltas: list[Delta] = []
+        self._wanted = wanted
         self._news = asyncio.Event()
         self._ended = False
 
@@ -78,6 +82,7 @@ class _Arrived:
         try:
             async for delta in deltas:
                 self._deltas.append(delta)
+                self._wanted.clear()
                 self._news.set()
         finally:
             self._ended = True
@@ -94,18 +99,17 @@ class _Arrived:
 
 def _merged(deltas: Sequence[Delta]) -> list[Delta]:
     """One delta for each sequence that goes on, in the order in which they first do."""
-    merged: dict[int, Delta] = {}
+    parts: dict[int, list[Delta]] = {}
     for delta in deltas:
-        before = merged.get(delta.index)
-        merged[delta.index] = delta if before is None else _after(before, delta)
-    return list(merged.values())
+        parts.setdefault(delta.index, []).append(delta)
+    return [_whole(each) if len(each) > 1 else each[0] for each in parts.values()]
 
 
-def _after(before: Delta, delta: Delta) -> Delta:
+def _whole(parts: Sequence[Delta]) -> Delta:
     return replace(
-        delta,
-        text=before.text + delta.text,
-        tokens=before.tokens + delta.tokens,
-        token_ids=(*before.token_ids, *delta.token_ids),
-        logprobs=(*before.logprobs, *delta.logprobs),
+        parts[-1],
+        text="".join(part.text for part in parts),
+        tokens=sum(part.tokens for part in parts),
+        token_ids=tuple(id for part in parts for id in part.token_ids),
+        logprobs=tuple(position for part in parts for position in part.logprobs),
     )

@@ -145,21 +145,27 @@ class OpenAIEngine:
 
     async def generate(self, work: Work) -> AsyncGenerator[Delta, None]:
         """The deltas as they come, among other streams joined; closing the generator ends the upstream's request."""
+        wanted = asyncio.Event()
+        wanted.set()
         with self._gathering.stream():
-            async with aclosing(self._heard(work)) as heard, aclosing(self._gathering.joined(heard)) as deltas:
+            async with (
+                aclosing(self._heard(work, wanted)) as heard,
+                aclosing(self._gathering.joined(heard, wanted)) as deltas,
+            ):
                 async for delta in deltas:
                     yield delta
 
-    async def _heard(self, work: Work) -> AsyncGenerator[Delta, None]:
-        """The deltas one by one."""
+    async def _heard(self, work: Work, wanted: asyncio.Event) -> AsyncGenerator[Delta, None]:
+        """The deltas one by one, read when they are wanted."""
         progress = Progress(work)
-        async with aclosing(self._events(work)) as events:
+        async with aclosing(self._events(work, wanted)) as events:
             async for event in events:
                 if event == _DONE:
                     break
                 for delta in self._deltas(event, progress, work.request):
                     yield delta
             yield progress.end()
+            wanted.set()
             # The connection can be used again when the response is read to its end.
             with suppress(MeshError, TimeoutError):
                 async with asyncio.timeout(_END_TIMEOUT_S):
@@ -210,14 +216,17 @@ class OpenAIEngine:
             raise engine_unavailable(self._ill)
         return self._upstream
 
-    def _deltas(self, event: bytes, progress: Progress, request: Request) -> Iterator[Delta]:
-        with _readable():
+    def _deltas(self, event: bytes, progress: Progress, request: Request) -> list[Delta]:
+        # Not `_readable`: here is each token, and a context takes as long as reading one.
+        try:
             chunk = from_json(event)
             if error := chunk.get("error"):
                 raise to_error(read_error(error, self._secret), request)
-            yield from progress.deltas(chunk)
+            return list(progress.deltas(chunk))
+        except tuple(_SHAPES) as error:
+            raise malformed() from error
 
-    async def _events(self, work: Work) -> AsyncGenerator[bytes, None]:
+    async def _events(self, work: Work, wanted: asyncio.Event) -> AsyncGenerator[bytes, None]:
         """The data of the events; raises what an upstream that refuses, falls silent or goes away amounts to."""
         reader, idle_s = EventReader(), self._options.upstream_idle_timeout_s
         posted, written = work.payload
@@ -226,7 +235,11 @@ class OpenAIEngine:
                 if response.status != HTTPStatus.OK:
                     raise await self._refused(response, work.request)
                 received = aiter(response.aiter_stream())
+                # Over HTTP/2 one stream's reader reads for all of them.
+                shared = response.extensions["http_version"] == b"HTTP/2"
                 while True:
+                    if not shared:
+                        await wanted.wait()
                     async with asyncio.timeout(idle_s):
                         data = await anext(received, None)
                     if data is None:

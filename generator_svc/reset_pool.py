@@ -1,8 +1,10 @@
 """A pool of HTTP connections on which a request that is left ends at the upstream too, over HTTP/2 as over HTTP/1.1."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
+import h11
 import httpcore
 from h2.errors import ErrorCodes
 from h2.events import DataReceived
@@ -45,8 +47,26 @@ class _Connection(httpcore.AsyncHTTPConnection):
             raise
         tls = stream.get_extra_info("ssl_object")
         http2 = tls.selected_alpn_protocol() == "h2" if tls else not self._http1
-        kind = _Http2Connection if http2 else httpcore.AsyncHTTP11Connection
+        kind = _Http2Connection if http2 else _Http1Connection
         self._connection = kind(origin=self._origin, stream=stream, keepalive_expiry=self._keepalive_expiry)
+
+
+class _Http1Connection(httpcore.AsyncHTTP11Connection):
+    async def _receive_response_body(self, request: httpcore.Request) -> AsyncIterator[bytes]:
+        """What was read at once in one piece, however many chunks it came in: each token is one."""
+        timeout_s = request.extensions.get("timeout", {}).get("read")
+        while True:
+            event: object = await self._receive_event(timeout=timeout_s)
+            data = bytearray()
+            # What is malformed behind good data is found again, and raised, by the next call.
+            with suppress(h11.RemoteProtocolError):
+                while isinstance(event, h11.Data):
+                    data += event.data
+                    event = self._h11_state.next_event()
+            if data:
+                yield bytes(data)
+            if isinstance(event, h11.EndOfMessage) or event is h11.PAUSED:
+                return
 
 
 class _Http2Connection(httpcore.AsyncHTTP2Connection):

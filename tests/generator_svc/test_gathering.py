@@ -31,7 +31,7 @@ async def joined(deltas: AsyncGenerator[Delta, None], others: int = 1) -> list[D
     with ExitStack() as streams:
         for _ in range(1 + others):
             streams.enter_context(gathering.stream())
-        async with asyncio.timeout(5), aclosing(gathering.joined(deltas)) as read:
+        async with asyncio.timeout(5), aclosing(gathering.joined(deltas, asyncio.Event())) as read:
             return [delta async for delta in read]
 
 
@@ -93,12 +93,29 @@ async def test_sequences_are_joined_apart() -> None:
     assert (first.index, first.text, second.index, second.text) == (0, "are moored ", 1, "ships lie here ")
 
 
+async def test_what_comes_while_nobody_waits_is_read_in_one_go() -> None:
+    """The source rests until more is wanted, and then tells all that it has."""
+    wanted = asyncio.Event()
+    wanted.set()
+
+    async def source() -> AsyncGenerator[Delta, None]:
+        for text in ("boats are", "moored here", "at night"):
+            await wanted.wait()
+            for delta in words(text):
+                yield delta
+
+    gathering = Gathering(0.01)
+    with gathering.stream(), gathering.stream():
+        async with asyncio.timeout(5), aclosing(source()) as deltas, aclosing(gathering.joined(deltas, wanted)) as read:
+            assert [delta.text async for delta in read] == ["boats ", "are ", "moored here ", "at night "]
+
+
 async def test_a_failure_comes_behind_what_was_read() -> None:
     """Nothing that had come is lost."""
     read: list[str] = []
     gathering = Gathering(0.01)
     with gathering.stream(), gathering.stream(), pytest.raises(ConnectionError, match="gone"):
-        async for delta in gathering.joined(said(*words("boats are moored"), broken=True)):
+        async for delta in gathering.joined(said(*words("boats are moored"), broken=True), asyncio.Event()):
             read.append(delta.text)
     assert read == ["boats ", "are moored "]
 
@@ -113,7 +130,7 @@ async def test_who_leaves_ends_the_reading() -> None:
         await asyncio.Event().wait()
 
     source = silent()
-    async with aclosing(source), aclosing(Gathering(0.01).joined(source)) as deltas:
+    async with aclosing(source), aclosing(Gathering(0.01).joined(source, asyncio.Event())) as deltas:
         assert (await anext(deltas)).text == "boats "
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):

@@ -105,7 +105,9 @@ async def test_a_caller_raises_its_own_errors(heard: dict[str, Any], caller: str
 @pytest.mark.parametrize("caller", ["openai", "openai for Node"])
 async def test_a_caller_lists_models_and_reads_one(heard: dict[str, Any], caller: str) -> None:
     """Each collection is there by itself and with each model, and a name with a slash can be read."""
-    assert heard[caller]["models"] == [COLLECTION, f"{COLLECTION}/extractive"]
+    # Other tests of the same mesh have collections of their own.
+    named = [name for name in heard[caller]["models"] if name.partition("/")[0] == COLLECTION]
+    assert named == [COLLECTION, f"{COLLECTION}/extractive"]
     assert heard[caller]["model"] == f"{COLLECTION}/extractive"
 
 

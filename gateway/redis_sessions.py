@@ -25,7 +25,11 @@ if redis.call('HSET', KEYS[2], answer, turn) == 1 and redis.call('RPUSH', KEYS[3
 end
 redis.call('ZADD', KEYS[4], now, id)
 redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now - ttl)
-redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -max_sessions - 1)
+for _, oldest in ipairs(redis.call('ZRANGE', KEYS[4], 0, -max_sessions - 1)) do
+    local key = string.sub(KEYS[1], 1, -#id - 1) .. oldest
+    redis.call('DEL', key, key .. ':turns', key .. ':order')
+    redis.call('ZREM', KEYS[4], oldest)
+end
 for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, ttl) end
 """
 _REMOVE = """
